@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, overload
 
 from featurestore.clock import datetime_of
 from featurestore.console.page import PageRequest
 from featurestore.declare.durations import asked_duration
-from featurestore.errors import DeclarationError, RequestError
+from featurestore.errors import DeclarationError, NotFoundError, RequestError
+from featurestore.registry.frames import WrittenFrame
+from featurestore.report import within
 from featurestore.typed_texts import json_value
 from featurestore.types import FeatureType, from_json
 
@@ -65,3 +68,14 @@ def key_asked(asked: PageRequest, types: Mapping[str, FeatureType]) -> dict[str,
         except ValueError as error:
             raise RequestError(f"'{name}' is {types[name]}: {error}") from None
     return found
+
+
+def frame_asked(said: str, frames: Iterable[WrittenFrame], root: Path) -> WrittenFrame:
+    """The training frame of a path, whole or as it is seen from the repository, among those that the registry knows: a page reads
+    no other file of the machine. NotFoundError."""
+    for frame in frames:
+        if said in {frame.path, within(frame.path, root)}:
+            return frame
+    raise NotFoundError(
+        f"The registry has no training frame {said[:200]} that may be shown here; the page offers those that it has"
+    )

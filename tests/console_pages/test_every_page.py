@@ -188,3 +188,24 @@ def test_a_page_of_another_kind_is_not_there(used: httpx.Client, address: str) -
     answer = used.get(address)
     assert answer.status_code == 404
     assert "first page" in read(answer).text
+
+
+def test_paths_are_told_as_seen_from_the_repository(used: httpx.Client, store: FeatureStore) -> None:
+    """Where it lies on a server's disk is nobody's concern, and in the way of what is to be read."""
+    found = crawled(used)
+    comparison = {"service": "model", "since": "1d", "baseline": str(store.config.root / "one.parquet"), "run": "1"}
+    found["drift"] = used.get("/ui/drift", params=comparison)
+    found["statistics"] = used.get("/ui/statistics", params={"limit": "50"})
+    assert "one.parquet" in read(found["drift"]).text
+    assert "one.parquet" in read(found["/ui/training"]).text
+    root = str(store.config.root)
+    showing = {
+        address: text[text.index(root) - 50 :][:150]
+        for address, answer in found.items()
+        if answer.headers["content-type"].startswith("text/html") and "path=" not in address and "/ui/source/" not in address  # manifests and definitions are shown as they are
+        and root in (text := read(answer).text)
+    }  # fmt: skip
+    assert not showing
+    manifest = used.get("/ui/training", params={"path": "one.parquet", "format": "json"}).json()
+    assert manifest["path"] == "one.parquet"
+    assert manifest == used.get("/ui/training", params={"path": f"{root}/one.parquet", "format": "json"}).json()

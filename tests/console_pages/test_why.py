@@ -203,7 +203,7 @@ def test_drift_is_drawn_against_a_frame_of_the_registry(client: httpx.Client, ma
     assert client.get("/ui/drift", params={**asked, "baseline": "/etc/passwd", "run": "1"}).status_code == 404
     assert client.get("/ui/drift", params={**asked, "baseline": "s3://bucket/x.parquet", "run": "1"}).status_code == 404
     offered = read(client.get("/ui/drift", params={"service": "model"}))
-    assert str(made.frame) in [one["value"] for one in offered.all("option") if "value" in one]
+    assert made.frame.name in [one["value"] for one in offered.all("option") if "value" in one]
 
 
 def test_drift_without_requests_is_an_error_page(client: httpx.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from featurestore.console.asked import since_asked
 from featurestore.console.page import PageKind, PageModel, PageRequest, PageTable, moment
 from featurestore.registry.activity import ACTIONS
 from featurestore.store import FeatureStore
@@ -16,7 +17,7 @@ def activity(store: FeatureStore, asked: PageRequest) -> PageModel:
     """What `featurestore activity` tells."""
     what, since = asked.word("what"), asked.word("since")
     limit = asked.number("limit", SHOWN, most=MOST)
-    found = store.activity(since=since, what=what, limit=max(1, limit))
+    found = store.activity(since=None if since is None else since_asked(asked, since), what=what, limit=max(1, limit))
     rows = [(moment(one.at), one.who, one.what, one.subject, _shown(one.detail)) for one in found]
     table = PageTable(
         "activity",

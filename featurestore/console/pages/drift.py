@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from featurestore.clock import to_datetime
-from featurestore.console.asked import duration_asked, instant_asked, since_asked
+from featurestore.console.asked import duration_asked, frame_asked, instant_asked, since_asked
 from featurestore.console.overlaid import overlaid
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
-from featurestore.errors import NotFoundError
+from featurestore.report import within
 from featurestore.reports.drift.last_drift import last_drifts
 from featurestore.reports.drift.report import SHOWN, Drift, FeatureDrift
 from featurestore.store import FeatureStore
@@ -19,41 +19,33 @@ TITLE = "Drift"
 
 def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
     """What the last comparisons found; where `run` is asked for, what `featurestore drift` finds now, which is not kept."""
-    service = asked.word("service")
+    service, root = asked.word("service"), store.config.root
+    said = asked.word("baseline")
     frames = [frame for frame in store.registry.frames() if service in {None, frame.service}]
-    baselines = [(frame.path, f"{frame.path}, {frame.rows:,} rows") for frame in frames]
+    baselines = [(path := within(frame.path, root), f"{path}, {frame.rows:,} rows") for frame in frames]
     form = {
         "services": sorted(store.registry.current().document["services"]), "service": service or "",
-        "baselines": baselines, "baseline": asked.word("baseline") or "",
+        "baselines": baselines, "baseline": within(said or "", root),
         "since": asked.word("since") or SINCE, "before": asked.word("before") or BEFORE, "every": asked.word("every") or "",
         "until": asked.word("until") or "", "is_asked": asked.word("since") is not None and service is not None, "is_run": False, "facts": [], "notes": [],
     }  # fmt: skip
     if service is None or not asked.is_run:
         return PageModel("drift.html", TITLE, form, (_last(store),))
     found = store.drift(
-        service, baseline=_baseline(asked.word("baseline"), baselines), before=duration_asked(asked, "before", BEFORE),
+        service, baseline=None if said is None else frame_asked(said, frames, root).path, before=duration_asked(asked, "before", BEFORE),
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
         keep=False,
     )  # fmt: skip
     beyond = PageState(f"{len(found.exceeded)} beyond their limits", "bad" if found.exceeded else "good")
     facts: list[tuple[str, object]] = [
-        ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", found.baseline),
+        ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", within(found.baseline, root)),
         ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", beyond),
     ]  # fmt: skip
     notes = [f"{name} was not compared: {why}" for name, why in found.not_compared.items()]
-    notes += [f"{path} is damaged: {why}" for path, why in found.damaged.items()]
+    notes += [f"{within(path, root)} is damaged: {why}" for path, why in found.damaged.items()]
     shown = overlaid(found)
     values = {**form, "is_run": True, "facts": facts, "notes": notes, "left_out": len(found.features) - len(shown)}
     return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})
-
-
-def _baseline(said: str | None, known: list[tuple[str, str]]) -> str | None:
-    """The frame that is asked for, which the registry knows: a page reads no other file of the machine."""
-    if said is not None and said not in {path for path, _ in known}:
-        raise NotFoundError(
-            "The registry has no training frame of that path and service; the page offers those that it has"
-        )
-    return said
 
 
 def _last(store: FeatureStore) -> PageTable:

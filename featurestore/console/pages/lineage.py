@@ -21,7 +21,7 @@ def link_of(node: Node) -> object:
     if node.kind in PAGES_OF:
         return PageLink(node.name, PAGES_OF[node.kind], node.name)
     if node.kind == "training frame":
-        return PageLink(node.name, "training", "", {"path": node.id.partition(":")[2]})
+        return PageLink(node.name, "training", "", {"path": node.name})
     return node.name
 
 

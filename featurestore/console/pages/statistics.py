@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
 from featurestore.console.value_bars import value_bars
-from featurestore.report import ReportTable
+from featurestore.report import ReportTable, within
 from featurestore.statistics.feature_statistics import KeptStatistics
 from featurestore.store import FeatureStore
 
@@ -18,7 +21,7 @@ def statistics(store: FeatureStore, asked: PageRequest) -> PageModel:
     feature, view, service = (asked.word(word) for word in ("feature", "view", "service"))
     limit = asked.number("limit", LIMIT, most=MOST)
     found = store.statistics(feature, view=view, service=service, limit=limit).found
-    tables = [_table(number, kept) for number, kept in enumerate(found, 1)]
+    tables = [_table(number, kept, store.config.root) for number, kept in enumerate(found, 1)]
     drawings = [[value_bars(one.feature, one.column) for one in kept.features[:MOST_DRAWINGS]] for kept in found]
     current = store.registry.current().document
     values = {
@@ -35,8 +38,9 @@ def statistics(store: FeatureStore, asked: PageRequest) -> PageModel:
     )
 
 
-def _table(number: int, kept: KeptStatistics) -> PageTable:
-    told = kept.report()
+def _table(number: int, kept: KeptStatistics, root: Path) -> PageTable:
+    path = None if kept.training_set is None else within(kept.training_set, root)
+    told = replace(kept, training_set=path).report()
     (table,) = [part for part in told.parts if isinstance(part, ReportTable)]
     return PageTable(f"kept-{number}", f"{number}. {told.title}", table.header, table.rows, "It has no features.")
 

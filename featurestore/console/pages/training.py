@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from featurestore.console.asked import frame_asked
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable, moment
-from featurestore.errors import FeatureStoreError, NotFoundError
+from featurestore.errors import FeatureStoreError
 from featurestore.registry.diff import changes
 from featurestore.registry.frames import WrittenFrame
-from featurestore.report import plain
+from featurestore.report import plain, within
 from featurestore.store import FeatureStore
 
 
@@ -20,53 +22,48 @@ def training(store: FeatureStore, asked: PageRequest) -> PageModel:
 
     Only files that are in the journal are read.
     """
-    frames = store.registry.frames()
+    frames, root = store.registry.frames(), store.config.root
     service, path, beside = asked.word("service"), asked.word("path"), asked.word("beside")
-    rows = [_row(frame, path) for frame in frames if service is None or frame.service == service]
+    shown = None if path is None else frame_asked(path, frames, root)
+    other = None if beside is None else frame_asked(beside, frames, root)
+    rows = [_row(frame, shown, root) for frame in frames if service is None or frame.service == service]
     header = ("written at", "service", "fingerprint", "rows", "file", "compare with the one shown")
     tables = [PageTable("frames", "Training sets that were written", header, rows, "None was written to a file.")]
     values: dict[str, Any] = {
-        "path": path,
-        "beside": beside,
+        "path": None,
+        "beside": None if other is None else within(other.path, root),
         "manifest": None,
         "check": None,
         "why": None,
         "service": service,
     }
-    if path is not None:
+    if shown is not None:
+        values["path"] = within(shown.path, root)
         try:
-            shown = _manifest(store, frames, path)
+            manifest = store.load_manifest(shown.path).raw
             values |= {
-                "manifest": orjson.dumps(plain(shown), option=orjson.OPT_INDENT_2).decode(),
-                "check": store.check_manifest(path).report().text(),
+                "manifest": orjson.dumps(plain(manifest), option=orjson.OPT_INDENT_2).decode(),
+                "check": store.check_manifest(shown.path).report().text(),
             }
-            if beside is not None:
-                found = changes(plain(_manifest(store, frames, beside)), plain(shown))
+            if other is not None:
+                found = changes(plain(store.load_manifest(other.path).raw), plain(manifest))
                 differs = [(one.field, one.before or "", one.after or "") for one in found]
                 tables.insert(
                     0, PageTable("differences", "What differs", ("field", "in the other one", "in this one"), differs)
                 )
-        except NotFoundError:
-            raise
         except FeatureStoreError as error:
             values["why"] = str(error)
     return PageModel("training.html", "Training sets", values, tables)
 
 
-def _row(frame: WrittenFrame, path: str | None) -> tuple[object, ...]:
+def _row(frame: WrittenFrame, shown: WrittenFrame | None, root: Path) -> tuple[object, ...]:
     compares: object = ""
-    if path is not None and path != frame.path:
-        compares = PageLink("compare", "training", "", {"path": path, "beside": frame.path})
+    path = within(frame.path, root)
+    if shown is not None and shown.path != frame.path:
+        compares = PageLink("compare", "training", "", {"path": within(shown.path, root), "beside": path})
     service: object = frame.service if frame.service == "adhoc" else PageLink(frame.service, "service", frame.service)
-    where = PageLink(frame.path, "training", "", {"path": frame.path})
+    where = PageLink(path, "training", "", {"path": path})
     return moment(frame.written), service, frame.fingerprint[:12], frame.rows, where, compares
-
-
-def _manifest(store: FeatureStore, frames: tuple[WrittenFrame, ...], path: str) -> dict[str, Any]:
-    """The manifest of a frame of the journal; NotFoundError for every other path."""
-    if path not in {frame.path for frame in frames}:
-        raise NotFoundError(f"No training set was written to {path[:200]}, as far as the registry knows")
-    return store.load_manifest(path).raw
 
 
 PAGE = PageKind("training", "Training sets", training)

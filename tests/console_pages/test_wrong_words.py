@@ -1,0 +1,30 @@
+"""A word of an address that cannot be read is refused as one, by every page that reads it: never as a fault of the server."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from featurestore.console.page import PageKind
+from featurestore.console.site_map import PAGES
+from tests.console_pages.pages import HOSTILE, read
+
+NAMED = {"entity": "thing", "source": "files", "view": "things", "feature": "things:x", "function": "with_fee", "service": "model", "lineage": "things"}  # fmt: skip
+WORDS = ("since", "until", "at", "from", "to", "before", "every", "limit", "back", "row", "view", "service", "feature", "source", "of", "id",
+         "what", "kind", "q", "path", "beside", "baseline", "direction", "cause")  # fmt: skip
+"""What pages read of an address."""
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["x", "\x00", HOSTILE, "9" * 30, "9999-12-31T23:59:59-14:00", "\ud800".encode("utf-8", "surrogatepass")],
+)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.kind)
+def test_a_wrong_word_is_no_fault_of_the_server(client: httpx.Client, page: PageKind, said: str | bytes) -> None:
+    kind = page.kind
+    address = "/ui/" + "/".join(filter(None, (kind, NAMED.get(kind))))
+    for word in WORDS:
+        asked = {"service": "model", "since": "1d", "view": "things", "key.thing": "1", "run": "1"} if kind in {"audit", "drift", "explain"} else {"run": "1"}  # fmt: skip
+        answer = client.get(address, params={**asked, word: said})
+        assert answer.status_code in {200, 404, 422}, (word, answer.text)
+        read(answer)
