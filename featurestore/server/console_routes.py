@@ -10,7 +10,7 @@ from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.types import Receive, Scope, Send
 
@@ -51,7 +51,8 @@ THREADS = 2
 """Threads that make pages. What may take minutes, such as an audit, has one of its own, in which one comes after the other."""
 
 WAITING = 20
-"""Pages that are made or wait for that; those beyond are refused."""
+"""Pages that are made or wait for that, and so many of those that take long; what is beyond is refused. So nobody who asks for many
+audits keeps the others from their pages."""
 
 LOGIN_BYTES = 4 << 10
 """Bytes of a form that signs in."""
@@ -76,12 +77,12 @@ class ConsoleRoutes:
         self._cookie = f"featurestore_{hashlib.sha256(store.config.project.encode()).hexdigest()[:8]}"
         self._threads = ThreadPoolExecutor(THREADS, "featurestore-console")
         self._long = ThreadPoolExecutor(1, "featurestore-console-long")
-        self._waiting = 0
+        self._waiting = {self._threads: 0, self._long: 0}
 
     def close(self) -> None:
-        """End the threads, once their pages are made."""
-        self._threads.shutdown()
-        self._long.shutdown()
+        """End the threads, once the pages are made that they are at; of those that wait for that, nobody waits any more."""
+        for threads in (self._threads, self._long):
+            threads.shutdown(cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request that the edge has let through."""
@@ -93,14 +94,16 @@ class ConsoleRoutes:
             answer = await (self._login(scope, receive, prefix) if path == LOGIN else self._logout(scope, prefix))
         elif method not in {"GET", "HEAD"}:
             raise BadRequest(f"{path[:100]} does not take {method[:20]}", 405)
+        elif _is_embedded_elsewhere(scope):
+            raise ForeignError("Pages of the console are no part of another site's page", 403)
         elif path.startswith(FILES):
-            answer = _file(path.removeprefix(FILES))
+            answer = _file(path.removeprefix(FILES), _query(scope).get("v"))
         else:
             answer = await self._page(scope, path.removeprefix(ROOT).strip("/"), prefix)
         await answer(send)
 
     async def _page(self, scope: Scope, path: str, prefix: str) -> HttpAnswer:
-        query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
+        query = _query(scope)
         session = self._session(scope)
         try:
             principal = await admit_browser(self._authentication, self._sessions, scope, session)
@@ -128,14 +131,14 @@ class ConsoleRoutes:
 
     async def _beside(self, call: Callable[[], T], threads: ThreadPoolExecutor) -> T:
         """What is made in a thread of the console's, so that lookups wait neither for it nor behind it."""
-        if self._waiting >= WAITING:
+        if self._waiting[threads] >= WAITING:
             raise LimitError("requests", f"{WAITING} pages are being made, and no more are taken", status=429)
-        self._waiting += 1
+        self._waiting[threads] += 1
         try:
             there = copy_context()
             return await asyncio.get_running_loop().run_in_executor(threads, partial(there.run, call))
         finally:
-            self._waiting -= 1
+            self._waiting[threads] -= 1
 
     # --- signing in and out ------------------------------------------------------------------
 
@@ -178,13 +181,18 @@ class ConsoleRoutes:
         return HttpAnswer(status, HTML, [body], NOT_KEPT)
 
     def _session(self, scope: Scope) -> str | None:
+        """The session among the request's cookies. Programs at other ports of the host, and other hosts of its domain, may have put
+        cookies of the same name beside it, which are none."""
+        found = None
         for name, value in scope["headers"]:
             if name == b"cookie":
                 for part in value.decode("latin-1").split(";"):
                     word, _, said = part.strip().partition("=")
                     if word == self._cookie:
-                        return str(said)
-        return None
+                        found = str(said)
+                        if self._sessions.key_of(found) is not None:
+                            return found
+        return found
 
 
 NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store"}
@@ -193,6 +201,16 @@ NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store"}
 def _names_itself(scope: Scope) -> bool:
     """Whether a request brings a key or a token in its headers, as programs do."""
     return any(name in {b"authorization", b"x-api-key"} for name, _ in scope["headers"])
+
+
+def _is_embedded_elsewhere(scope: Scope) -> bool:
+    """Whether another site's page asks for this beside itself, as for a picture: nobody would see it, and it might take minutes. A link
+    that somebody follows is another thing."""
+    headers = dict(scope["headers"])
+    mode = headers.get(b"sec-fetch-mode", b"navigate")
+    return headers.get(b"sec-fetch-site") in {b"cross-site", b"same-site"} and (
+        mode != b"navigate" or headers.get(b"sec-fetch-dest", b"document") != b"document"
+    )
 
 
 def _check_own(scope: Scope) -> None:
@@ -207,7 +225,10 @@ def _check_own(scope: Scope) -> None:
 
 def _attributes(scope: Scope, prefix: str) -> str:
     """What a browser shall do with the cookie: show it to no script, and send it for nobody's page but ours."""
-    secure = "; Secure" if scope.get("scheme") == "https" else ""
+    is_secure = scope.get("scheme") == "https" or dict(scope["headers"]).get(b"origin", b"").startswith(b"https:")
+    secure = (
+        "; Secure" if is_secure else ""
+    )  # the origin is the browser's own word, also where something before us ends TLS
     return f"Path={prefix}{ROOT}; HttpOnly; SameSite=Strict{secure}"
 
 
@@ -221,14 +242,21 @@ def _own_address(said: str, prefix: str) -> str:
     """An address of the console; that of its first page where it is none, or leads elsewhere."""
     path = said.partition("?")[0]
     is_plain = said.isascii() and said.isprintable() and "\\" not in said and " " not in said
-    own = path.removeprefix(prefix)
+    own = unquote(path.removeprefix(prefix))  # browsers take %2e for a dot
     is_own = path.startswith(prefix) and is_console(own) and own not in {LOGIN, LOGOUT} and "/../" not in f"{own}/"
     return said if is_plain and is_own else f"{prefix}{ROOT}"
 
 
-def _file(name: str) -> HttpAnswer:
+def _file(name: str, version: str | None) -> HttpAnswer:
+    """A file, which may be kept under the address of its own version alone: while servers are renewed, one is asked for what
+    another has."""
     found = files().get(name)
     if found is None:
         raise BadRequest("The console has no such file", 404)
-    keep = {"Cache-Control": "public, max-age=31536000, immutable"}
+    keep = {"Cache-Control": "public, max-age=31536000, immutable"} if version == found.version else NOT_KEPT
     return HttpAnswer(200, found.media_type, [found.content], keep)
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    """The words of an address; of two of a name, the last one."""
+    return dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
@@ -9,9 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from featurestore import FeatureStore
-from featurestore.server.console_routes import THREADS, WAITING
+from featurestore.access.authentication import Authentication
+from featurestore.access.sessions import Sessions
+from featurestore.server.console_routes import THREADS, WAITING, ConsoleRoutes
+from featurestore.server.limits import ServerLimits
 from tests.server.test_http import serving
 
 SLOW = THREADS + 1
@@ -68,6 +73,67 @@ def test_no_page_waits_behind_an_audit(store: FeatureStore, monkeypatch: pytest.
         finally:
             goes_on.set()
         assert [page.result(600).status_code for page in pages] == [200] * len(asked)
+
+
+def test_many_audits_keep_nobody_from_other_pages(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what takes long, and of all else, so many may wait each."""
+    goes_on, audit = threading.Event(), store.audit
+
+    def slow_audit(**words: Any) -> object:
+        assert goes_on.wait(600)
+        return audit(**words)
+
+    monkeypatch.setattr(store, "audit", slow_audit)
+    asked = WAITING + 2
+    with serving(store) as client, ThreadPoolExecutor(asked) as visitors:
+        try:
+            address = f"{client.base_url}/ui/audit?since=1d&run=1"
+            pages = [visitors.submit(httpx.get, address, timeout=600) for _ in range(asked)]
+            refused = list(islice(as_completed(pages, timeout=600), asked - WAITING))
+            assert [page.result().status_code for page in refused] == [429] * (asked - WAITING)
+            for page in ("", "/catalog", "/audit"):
+                assert client.get(f"/ui{page}").status_code == 200
+        finally:
+            goes_on.set()
+        assert sorted(page.result(600).status_code for page in pages) == [200] * WAITING + [429] * (asked - WAITING)
+
+
+def test_a_server_that_ends_begins_no_page(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the audit that it is at, and not for those behind it."""
+    begun, goes_on, audit, audits = threading.Event(), threading.Event(), store.audit, []
+
+    def slow_audit(**words: Any) -> object:
+        audits.append(words)
+        begun.set()
+        assert goes_on.wait(600)
+        return audit(**words)
+
+    monkeypatch.setattr(store, "audit", slow_audit)
+    scope = {"type": "http", "method": "GET", "path": "/ui/audit", "query_string": b"since=1d&run=1", "headers": []}
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("a page has no body")
+
+    async def ended() -> None:
+        limits = ServerLimits(store.config.server)
+        routes = ConsoleRoutes(store, limits, Authentication(None), Sessions("x" * 32))
+        first = asyncio.create_task(routes(dict(scope), receive, send))
+        assert await asyncio.to_thread(begun.wait, 600)
+        second = asyncio.create_task(routes(dict(scope), receive, send))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(routes.close))
+        await asyncio.wait([second], timeout=600)
+        assert second.cancelled()
+        goes_on.set()
+        await asyncio.gather(first, closing)
+
+    asyncio.run(ended())
+    assert len(audits) == 1
+    assert [message["status"] for message in sent if "status" in message] == [200]
 
 
 def test_more_pages_than_may_wait_are_refused(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:

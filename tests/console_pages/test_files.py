@@ -40,10 +40,13 @@ def test_no_own_file_asks_another_host() -> None:
 
 @pytest.mark.parametrize("name", sorted(files()))
 def test_files_are_kept_by_browsers(client: httpx.Client, name: str) -> None:
-    """They have another address when they change, so they may be."""
-    answer = client.get(f"/ui/files/{name}")
+    """They have another address when they change, so they may be; but not under one that is another version's, as while servers are
+    renewed."""
+    answer = client.get(f"/ui/files/{name}", params={"v": files()[name].version})
     assert answer.content == files()[name].content
     assert "immutable" in answer.headers["cache-control"]
+    for other in ({}, {"v": ""}, {"v": "0" * 16}):
+        assert client.get(f"/ui/files/{name}", params=other).headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 

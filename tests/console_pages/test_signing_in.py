@@ -157,12 +157,46 @@ def test_only_forms_are_posted(browser: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "then",
     ["", "https://evil.example", "//evil.example", "/\\evil.example", "/ui/../v1/push", "/uix", "/v1/services", "/ui/login", "/ui/logout",
-     "/ui\r\nset-cookie: a=b", "javascript:alert(1)", "/ui/../../x"],
+     "/ui\r\nset-cookie: a=b", "javascript:alert(1)", "/ui/../../x", "/ui/%2e%2e/docs", "/ui/x/%2E./docs", "/ui/%6cogin"],
 )  # fmt: skip
 def test_signing_in_leads_nowhere_else(browser: httpx.Client, store: FeatureStore, then: str) -> None:
     made = create_key(store.registry, f"k{abs(hash(then))}", ["read"])
     answer = sign_in(browser, made.secret, then)
     assert (answer.status_code, answer.headers["location"]) == (303, "/ui")
+
+
+def test_a_cookie_that_others_put_there_locks_nobody_out(browser: httpx.Client, store: FeatureStore) -> None:
+    """Another port of this host, or another host of its domain, may put some beside the session, before it or after."""
+    made = create_key(store.registry, "beside", ["read"])
+    session = sign_in(browser, made.secret).headers["set-cookie"].partition(";")[0]
+    name = session.partition("=")[0]
+    browser.cookies.clear()
+    for cookies in (f"{name}=x; {session}", f"{session}; {name}=x", f"{name}=; a=b; {session}"):
+        assert browser.get("/ui", headers={"cookie": cookies}).status_code == 200
+    assert browser.get("/ui", headers={"cookie": f"{name}=x; {name}=y"}).status_code == 401
+
+
+def test_where_tls_ends_before_us_the_cookie_is_for_tls_alone(asked: httpx.Client, store: FeatureStore) -> None:
+    """The browser says so, by where its form is from."""
+    made = create_key(store.registry, "tls", ["read"])
+    for scheme, is_secure in (("https", True), ("http", False)):
+        origin = f"{scheme}://127.0.0.1:{asked.base_url.port}"
+        with httpx.Client(base_url=asked.base_url, headers={"origin": origin}, timeout=600) as browser:
+            for answer in (sign_in(browser, made.secret), browser.post("/ui/logout")):
+                assert ("Secure" in answer.headers["set-cookie"].split("; ")) == is_secure
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_page_is_made_beside_one_of_another_site(client: httpx.Client, site: str) -> None:
+    """As a picture, a script or a frame, by whoever is at this machine; a link may be followed."""
+    for mode, destination in (("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
+        said = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": destination}
+        for address in ("/ui/audit?since=1d&run=1", "/ui", "/ui/files/htmx.min.js"):
+            assert client.get(address, headers=said).status_code == 403
+    link = {"sec-fetch-site": site, "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert client.get("/ui", headers=link).status_code == 200
+    own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
+    assert client.get("/ui", headers=own).status_code == 200
 
 
 def test_sessions_are_signed() -> None:
