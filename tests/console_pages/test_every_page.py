@@ -202,7 +202,7 @@ def test_paths_are_told_as_seen_from_the_repository(used: httpx.Client, store: F
     showing = {
         address: text[text.index(root) - 50 :][:150]
         for address, answer in found.items()
-        if answer.headers["content-type"].startswith("text/html") and "path=" not in address and "/ui/source/" not in address  # manifests and definitions are shown as they are
+        if answer.headers["content-type"].startswith("text/html") and "path=" not in address  # a manifest is shown as it is
         and root in (text := read(answer).text)
     }  # fmt: skip
     assert not showing

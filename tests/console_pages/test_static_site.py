@@ -77,3 +77,15 @@ def test_the_command_says_where_it_begins(tmp_path: Path) -> None:
     shop = tmp_path / "shop"
     assert "site/index.html" in run(shop, "docs", "build", "site").stdout  # what is declared, and was never applied
     assert "not applied" in (shop / "site" / "view" / "customer_orders.html").read_text()
+
+
+def test_no_file_says_where_the_repository_lies(tmp_path: Path) -> None:
+    """Definitions are told by where they are in it."""
+    folder = tmp_path / "shop"
+    run(tmp_path, "init", str(folder))
+    with FeatureStore(folder) as store:
+        store.apply(note="first")
+        build(store, tmp_path / "site")
+    pages = [page.read_text() for page in sorted((tmp_path / "site").rglob("*.html"))]
+    assert any("definitions.py:" in page for page in pages)
+    assert [page for page in pages if str(tmp_path) in page] == []

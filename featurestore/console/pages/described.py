@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from featurestore.console.page import PageLink, PageTable
 from featurestore.errors import NotFoundError
+from featurestore.report import within
 from featurestore.reports.description import Description
 from featurestore.store import FeatureStore
 
@@ -16,6 +18,9 @@ LEADS_TO = {
 """The words whose values are names, and the pages of what they name."""
 
 CODE = "code"
+PATHS = {"declared", "path"}
+"""The words whose values are paths."""
+
 HEADED = {"description", CODE, "owner", "tags"}
 """What a page shows on its own."""
 
@@ -25,9 +30,16 @@ def described(store: FeatureStore, kind: str, name: str) -> Description:
     found = store.describe(name)
     for one in found:
         if one.kind == kind and one.name == name:
-            return one
+            return replace(one, fields={word: _path(word, value, store) for word, value in one.fields.items()})
     others = ", ".join(f"a {one.kind}" for one in found)
     raise NotFoundError(f"'{name}' is no {kind}; it is {others}")
+
+
+def _path(word: str, value: Any, store: FeatureStore) -> Any:
+    """A path, or several, as they are seen from the repository; any other value as it is."""
+    if word in PATHS and isinstance(value, (list, tuple)):
+        return [_path(word, one, store) for one in value]
+    return within(value, store.config.root) if word in PATHS and isinstance(value, str) else value
 
 
 def facts(description: Description) -> list[tuple[str, object]]:
