@@ -87,8 +87,8 @@ def checked(html: str, *, prefix: str = "/ui") -> Read:
 
 
 def rows(client: httpx.Client, address: str, table: str) -> list[dict[str, Any]]:
-    """The records of a page's table."""
-    answer = client.get(address, params={"format": "json", "table": table})
+    """The records of a page's table, of an address with its own words."""
+    answer = client.get(httpx.URL(address).copy_merge_params({"format": "json", "table": table}))
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()
     return found

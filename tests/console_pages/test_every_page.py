@@ -138,6 +138,10 @@ def test_a_lookup_gives_what_the_store_gives(used: httpx.Client, store: FeatureS
     assert {one["column"]: one["value"] for one in answer} == {
         name: value for name, (value,) in told.items() if name not in {"thing", "fee"}
     }
+    (why,) = [link for link in read(used.get("/ui/lookup", params=asked)).links() if link.startswith("/ui/explain?")]
+    values = {one["feature"]: one["value"] for one in rows(used, why, "values")}
+    assert values["x"] == str(told["things__x"][0])
+    assert httpx.URL(why).params["key.thing"] == "2"
     wrong = read(used.get("/ui/lookup", params={**asked, "in.thing": "1_0"}))
     assert "'thing' must be Int64" in wrong.text
     assert any(one.get("value") == "1_0" for one in wrong.all("input"))

@@ -179,6 +179,25 @@ def test_an_audit_is_run_when_it_is_asked_for(client: httpx.Client, made: Told) 
     assert "exact" in read(client.get(str(later))).text
 
 
+def test_an_audit_that_looked_at_nothing_is_not_green(client: httpx.Client, made: Told) -> None:
+    """Nor one over files that are damaged, of which it tells first."""
+    nothing = read(client.get("/ui/audit", params={"since": "1d", "until": "2024-05-01T11:00:00Z", "run": "1"}))
+    assert [one for one in nothing.all("p") if one.get("role") == "alert"]
+    assert not [one for one in nothing.all("span") if one.get("class") == "mark good"]
+    folder = made.store.config.serving_log.folder
+    (log,) = (folder / "model").rglob("*.parquet")
+    content = log.read_bytes()
+    try:
+        log.write_bytes(content[:100] + bytes(8) + content[108:])
+        damaged = read(client.get("/ui/audit", params={"since": "1d", "run": "1"}))
+        assert f"{log.name} is damaged" in damaged.text
+        assert str(made.store.config.root) not in damaged.text
+        assert damaged.text.index("is damaged") < damaged.text.index("values compared")
+        assert not [one for one in damaged.all("span") if one.get("class") == "mark good"]
+    finally:
+        log.write_bytes(content)
+
+
 @pytest.mark.parametrize("asked", [{"since": "soon"}, {"until": "soon"}, {"service": HOSTILE}, {"from": HOSTILE}])
 def test_an_audit_of_nothing_that_there_is_is_refused(client: httpx.Client, asked: dict[str, str]) -> None:
     answer = client.get("/ui/audit", params={"since": "1d", "run": "1", **asked})

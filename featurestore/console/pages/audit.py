@@ -9,7 +9,7 @@ from featurestore.clock import to_datetime
 from featurestore.console.asked import instant_asked, since_asked
 from featurestore.console.heat_map import heat_map
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
-from featurestore.report import cell
+from featurestore.report import cell, within
 from featurestore.reports.audit.causes import CAUSES, REWRITTEN
 from featurestore.reports.audit.last_audit import last_audits
 from featurestore.reports.audit.report import Audit, Difference, FeatureAudit, lateness_table
@@ -26,19 +26,23 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
     form = {
         "since": asked.word("since") or SINCE, "until": asked.word("until") or "", "service": asked.word("service") or "",
         "services": sorted(applied), "feature": asked.word("feature") or "", "cause": asked.word("cause") or "",
-        "is_asked": asked.word("since") is not None, "is_run": False, "facts": [], "notes": [],
+        "is_asked": asked.word("since") is not None, "is_run": False, "facts": [], "notes": [], "problems": [],
     }  # fmt: skip
     if not asked.is_run:
         return PageModel("audit.html", TITLE, form, (_last(store),))
     found = store.audit(
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service"), keep=False
     )
-    skewed = PageState(f"{found.skewed:,}", "bad" if found.over_budget else "warn" if found.skewed else "good")
+    reasons = found.reasons_to_stop(minimum_compared=1)
+    best = "plain" if reasons else "good"  # what looked at nothing, or not at all, is not green
+    skewed = PageState(f"{found.skewed:,}", "bad" if found.over_budget else "warn" if found.skewed else best)
     facts: list[tuple[str, object]] = [
         ("values compared", f"{found.compared:,}"), ("exact", f"{found.exact:,}"), ("skewed: defects", skewed),
         ("rewritten: history has changed since", f"{found.rewritten:,}"),
     ]  # fmt: skip
-    values = {**form, "is_run": True, "about": found.about, "facts": facts, "notes": found.remarks()}
+    root = store.config.root
+    values = {**form, "is_run": True, "about": found.about, "facts": facts, "notes": [within(note, root) for note in found.remarks() if note not in reasons],
+              "problems": [within(reason, root) for reason in reasons]}  # fmt: skip
     tables = (_causes(found, asked), _examples(found, asked), _features(found, asked), _lateness(found))
     return PageModel("audit.html", TITLE, values, tables, drawings={"map": heat_map(found)})
 

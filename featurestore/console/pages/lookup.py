@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from featurestore.console.asked import KEY
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable, instant
 from featurestore.errors import FeatureStoreError, RequestError
+from featurestore.semantics.service import ServiceView
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
@@ -16,7 +18,7 @@ INPUT = "in."
 
 
 def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
-    """What `featurestore online SERVICE NAME=VALUE…` answers; it is logged no more than that is."""
+    """What `featurestore online SERVICE NAME=VALUE…` answers; as there, it is not logged."""
     name = asked.word("service")
     services = list(store.registry.current().document["services"])
     values: dict[str, Any] = {
@@ -25,7 +27,6 @@ def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
         "inputs": [],
         "why": "",
         "given": False,
-        "request": None,
     }
     tables: list[PageTable] = []
     if name is not None:
@@ -39,9 +40,7 @@ def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
         if values["given"]:
             try:
                 result = loaded.get([_row(loaded, said)], json=True)
-                tables = _tables(loaded, result)
-                if result.request is not None:
-                    values["request"] = PageLink("Explain this answer", "request", "", {"id": result.request})
+                tables = _tables(loaded, result, said)
             except FeatureStoreError as error:
                 values["why"] = str(error)
     return PageModel("lookup.html", "Lookup", values, tables)
@@ -62,7 +61,7 @@ def _row(loaded: Lookup, said: dict[str, str | None]) -> dict[str, Any]:
     return row
 
 
-def _tables(loaded: Lookup, result: OnlineResult) -> list[PageTable]:
+def _tables(loaded: Lookup, result: OnlineResult, said: dict[str, str | None]) -> list[PageTable]:
     views = {part.name: part.view.name for part in loaded.service.parts}
     columns, rows = result.to_dict(), []
     for column in loaded.service.columns:
@@ -73,18 +72,29 @@ def _tables(loaded: Lookup, result: OnlineResult) -> list[PageTable]:
             made = PageLink(feature, "feature", feature)
         level = {"PRESENT": "good", "UNAVAILABLE": "bad"}.get(str(status), "warn")
         rows.append((column.name, columns[column.name][0], PageState(str(status), level), made))
+    asked = {part.name: _why(part, said) for part in loaded.service.parts}
     ages = [
         (
             PageLink(views.get(name, name), "view", views.get(name, name)),
             _instant(at),
             PageState("stale", "warn") if result.stale[name] else PageState("in time", "good"),
+            PageLink("Explain its values", "explain", "", asked[name]) if name in asked else "",
         )
         for name, at in result.as_of.items()
     ]
     return [
         PageTable("values", "Values", ("column", "value", "status", "made of"), rows),
-        PageTable("as_of", "As of", ("view", "as of", "is"), ages, "No view was asked."),
+        PageTable("as_of", "As of", ("view", "as of", "is", "why"), ages, "No view was asked."),
     ]
+
+
+def _why(part: ServiceView, said: dict[str, str | None]) -> dict[str, str]:
+    """What is asked of the page that tells why a view has these values for this key."""
+    keys = {
+        KEY + key.name: said[column] or ("" if key.type.kind == "String" else "null")
+        for key, column in zip(part.view.keys, part.inputs, strict=True)
+    }
+    return {"view": part.view.name, **keys}
 
 
 def _instant(at: Any) -> object:
