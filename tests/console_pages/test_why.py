@@ -183,6 +183,7 @@ def test_an_audit_that_looked_at_nothing_is_not_green(client: httpx.Client, made
     """Nor one over files that are damaged, of which it tells first."""
     nothing = read(client.get("/ui/audit", params={"since": "1d", "until": "2024-05-01T11:00:00Z", "run": "1"}))
     assert [one for one in nothing.all("p") if one.get("role") == "alert"]
+    assert "minimum_compared" not in nothing.text  # which is what a command is told
     assert not [one for one in nothing.all("span") if one.get("class") == "mark good"]
     folder = made.store.config.serving_log.folder
     (log,) = (folder / "model").rglob("*.parquet")

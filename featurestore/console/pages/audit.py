@@ -33,7 +33,9 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
     found = store.audit(
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service"), keep=False
     )
-    reasons = found.reasons_to_stop(minimum_compared=1)
+    reasons = found.reasons_to_stop(minimum_compared=0)
+    if not found.compared:
+        reasons = ["Nothing was compared: no value that was served and logged then could be.", *reasons]
     best = "plain" if reasons else "good"  # what looked at nothing, or not at all, is not green
     skewed = PageState(f"{found.skewed:,}", "bad" if found.over_budget else "warn" if found.skewed else best)
     facts: list[tuple[str, object]] = [
