@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from featurestore import FeatureStore
 from featurestore.console.site_map import PAGES
 from featurestore.reports.audit.last_audit import last_audits
 from featurestore.reports.drift.last_drift import last_drifts
 from tests.console_pages.pages import read, rows
+from tests.console_pages.project import project
 from tests.console_pages.told import Told, told
 from tests.server.test_http import serving
 
@@ -49,6 +51,27 @@ def test_no_page_changes_a_file(made: Told) -> None:
                 answer = client.get(address, params={**asked, "format": form})
                 assert answer.status_code in {200, 404, 422}, answer.text
     assert files_of(made.store.config.root) == before
+
+
+def test_no_page_makes_a_log(tmp_path: Path) -> None:
+    """Of what is pushed, of what came too late, or of what is in quarantine: whoever looks may have no right to write."""
+    with project(tmp_path) as store, serving(store) as client:
+        before = sorted(store.offline.logs.folder.rglob("*"))
+        assert any("clicks" in path.parts for path in before)
+        for page in PAGES:
+            if not page.is_named:
+                asked = {"run": "1", "source": "clicks"}
+                assert client.get(f"/ui/{page.kind}", params=asked).status_code == 200, page.kind
+        assert sorted(store.offline.logs.folder.rglob("*")) == before
+
+
+def test_an_empty_project_is_no_search_without_a_find(tmp_path: Path) -> None:
+    (tmp_path / "featurestore.toml").write_text('project = "empty"\ndefinitions = []\n')
+    with FeatureStore(tmp_path) as store, serving(store) as client:
+        assert "Nothing is declared yet" in read(client.get("/ui/catalog")).text
+        for page in PAGES:
+            if not page.is_named:
+                read(client.get(f"/ui/{page.kind}", params={"run": "1"}))
 
 
 def test_an_audit_of_a_page_is_shown_and_not_kept(made: Told) -> None:

@@ -42,9 +42,14 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
         ("values compared", f"{found.compared:,}"), ("exact", f"{found.exact:,}"), ("skewed: defects", skewed),
         ("rewritten: history has changed since", f"{found.rewritten:,}"),
     ]  # fmt: skip
+    notes = [note for note in found.remarks() if note not in reasons]
+    if not found.compared:
+        reasons, notes = [*reasons, *notes], []  # which say why
     root = store.config.root
-    values = {**form, "is_run": True, "about": found.about, "facts": facts, "notes": [within(note, root) for note in found.remarks() if note not in reasons],
-              "problems": [within(reason, root) for reason in reasons]}  # fmt: skip
+    values = {
+        **form, "is_run": True, "about": found.about, "facts": facts, "notes": [within(note, root) for note in notes],
+        "problems": [within(reason, root) for reason in reasons],
+    }  # fmt: skip
     tables = (_causes(found, asked), _examples(found, asked), _features(found, asked), _lateness(found))
     return PageModel("audit.html", TITLE, values, tables, drawings={"map": heat_map(found)})
 

@@ -62,7 +62,13 @@ def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
     told = [word for word in LABELS if any(getattr(one, word) for one in shown)]
     rows = [(one.kind, PageLink(one.name, one.page, one.name), *(getattr(one, word) for word in told)) for one in shown]
     kinds = list(dict.fromkeys(one.kind for one in every))
-    table = PageTable("found", "Found", ("kind", "name", *told), rows, "Nothing has all of these words.")
+    table = PageTable(
+        "found",
+        "Found",
+        ("kind", "name", *told),
+        rows,
+        "Nothing has all of these words." if every else "Nothing is declared yet: featurestore init",
+    )
     values = {"asked": text or "", "chosen": kind or "", "kinds": kinds, "count": len(found), "of": len(every)}
     return PageModel("catalog.html", "Catalog", values, (table,))
 

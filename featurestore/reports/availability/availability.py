@@ -34,6 +34,7 @@ from featurestore.reports.availability.report import (
 from featurestore.reports.journals import Completions, completions_of, landings
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.push_logs import LATE, ROWS
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
@@ -88,8 +89,9 @@ def _late(project: Project, session: Session, asked: MeasuredView) -> tuple[int,
     source = asked.view.source
     if not isinstance(source, PushSource):
         return 0, Lag(), None
-    log = project.offline.log(source, "late").scan(session.connection, "late_rows")
-    return late_rows(session, asked, log)
+    is_there = project.offline.logs.has(source.name, LATE)  # opening one that is not would make it
+    log = project.offline.log(source, LATE if is_there else ROWS).scan(session.connection, "late_rows")
+    return late_rows(session, asked, log.relation if is_there else f"(SELECT * FROM {log.relation} WHERE false)")
 
 
 def _how(source: Source) -> str:

@@ -12,7 +12,7 @@ from featurestore.lazy import pa
 from featurestore.reports.availability.report import KnownLags, Lag, ServedLags, Settling, Switches
 from featurestore.reports.journals import Completions, Landing
 from featurestore.semantics.rows import counts_from_sql, valid_terms, words_sql
-from featurestore.semantics.source_columns import Scan, happened_of, identity_terms
+from featurestore.semantics.source_columns import happened_of, identity_terms
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
@@ -160,12 +160,12 @@ def switches(session: Session, asked: MeasuredView) -> Switches | None:
     return Switches(delay.rows, row[3], row[4], delay)
 
 
-def late_rows(session: Session, asked: MeasuredView, log: Scan) -> tuple[int, Lag, int | None]:
+def late_rows(session: Session, asked: MeasuredView, relation: str) -> tuple[int, Lag, int | None]:
     """Of the rows that were pushed too late to count: how many, their lag, and the 99th percentile over these and those
-    that count. log: where they are kept aside."""
+    that count. relation: where they are kept aside."""
     rows = (
         f"SELECT {KNOWN_AT} - event_us AS lag FROM (SELECT {KNOWN_AT}, {happened_of(asked.view.source, asked.view.raw)} AS event_us "
-        f"FROM {log.relation}) WHERE event_us IS NOT NULL AND event_us >= {asked.since} AND event_us <= {asked.now}"
+        f"FROM {relation}) WHERE event_us IS NOT NULL AND event_us >= {asked.since} AND event_us <= {asked.now}"
     )
     lag = _lag_of(_row(session, f"SELECT {_lag('lag', '')} FROM ({rows})"))
     every = f"{rows} UNION ALL SELECT came - event_us FROM measured WHERE told AND first"
