@@ -13,8 +13,8 @@ from featurestore.console.page import PageLink, PageModel, PageState, PageTable,
 from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.report import plain
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a text begins that a spreadsheet would run."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a text begins that a spreadsheet would run; the last four are the first ones as wide as a Chinese character."""
 
 
 def table_of(model: PageModel, name: str | None) -> PageTable:
