@@ -25,7 +25,7 @@ def build(store: FeatureStore, folder: Path) -> int:
     """Write the site into a folder that is not there, is empty, or holds an earlier site, whose files are replaced; how many pages
     it has. What is gone from the catalog is gone from the folder. Nothing in it asks a server, and it can be opened from the disk.
 
-    ConfigError where the folder holds something else. Raises what describing a definition raises.
+    ConfigError where the folder holds something else, or links to something else in the places of pages. Raises what describing a definition raises.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder")
@@ -36,14 +36,20 @@ def build(store: FeatureStore, folder: Path) -> int:
         )
     written = {folder / MARK}
     pages = list(_pages(store))
-    for place, content in [*pages, *((f"files/{name}", file.content) for name, file in files().items())]:
-        path = folder / place
+    contents = {folder / place: content for place, content in pages}
+    contents |= {folder / "files" / name: file.content for name, file in files().items()}
+    for path in (folder / MARK, *contents, *(path.parent for path in contents if path.parent != folder)):
+        if path.is_symlink():
+            raise ConfigError(
+                f"{path} is a link, and what it leads to is not written; remove it, or name another folder"
+            )
+    for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         written.add(path)
     (folder / MARK).write_text("featurestore docs build writes this folder anew\n")
     for path in [*folder.glob("*/*.html"), *folder.glob("files/*")] if is_ours else []:
-        if path not in written:
+        if path not in written and not path.parent.is_symlink():
             path.unlink()
     return len(pages)
 

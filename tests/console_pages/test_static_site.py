@@ -89,3 +89,26 @@ def test_no_file_says_where_the_repository_lies(tmp_path: Path) -> None:
     pages = [page.read_text() for page in sorted((tmp_path / "site").rglob("*.html"))]
     assert any("definitions.py:" in page for page in pages)
     assert [page for page in pages if str(tmp_path) in page] == []
+
+
+@pytest.mark.parametrize("place", ["view", "files", "index.html", "view/things.html"])
+def test_nothing_is_written_where_a_link_leads(store: FeatureStore, site: Path, tmp_path: Path, place: str) -> None:
+    """Nor is anything of that removed; and it is said before anything is written."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "index.html").write_text("mine")
+    moved = tmp_path / "moved"
+    (site / place).rename(moved)
+    (site / place).symlink_to(elsewhere if moved.is_dir() else elsewhere / "index.html")
+    with pytest.raises(ConfigError, match="is a link"):
+        build(store, site)
+    assert [(path.name, path.read_text()) for path in elsewhere.iterdir()] == [("index.html", "mine")]
+
+
+def test_what_lies_behind_another_link_stays(store: FeatureStore, site: Path, tmp_path: Path) -> None:
+    """Of a folder that has no place among the pages."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "index.html").write_text("mine")
+    (site / "notes").symlink_to(tmp_path / "elsewhere")
+    build(store, site)
+    assert (tmp_path / "elsewhere" / "index.html").read_text() == "mine"
