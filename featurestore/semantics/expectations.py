@@ -45,14 +45,20 @@ def settle(said: RowExpectation, of: FeatureType) -> SettledExpectation:
     """An expectation of a column of a type; ValueError where it is none that such a column can meet."""
     settled = SettledExpectation(said, of, said.limits(of))
     if said.kind == "matches":
+        pattern = settled.limits[0]
         try:
-            pc.match_substring_regex(
-                pa.array([""]), settled.limits[0]
-            )  # alone: what would close the parentheses around it is none
+            for tried in (pattern, _whole(pattern)):  # alone too: what would close the parentheses around it is none
+                pc.match_substring_regex(pa.array([""]), tried)
         except pa.ArrowInvalid as error:
-            why = str(error).removeprefix("Invalid regular expression: ")
+            why = str(error).removeprefix("Invalid regular expression: ").removesuffix(f": {_whole(pattern)}")
+            why += r"; end with \E what begins with \Q" if tried != pattern else ""
             raise ValueError(f"{said.title}: it is no regular expression of RE2: {why}") from None
     return settled
+
+
+def _whole(pattern: str) -> str:
+    """A pattern that matches where this one matches as a whole."""
+    return rf"\A(?:{pattern})\z"
 
 
 def pushed_expectations(source: PushSource) -> tuple[SettledExpectation, ...]:
@@ -105,7 +111,7 @@ FORMS: dict[str, _BothForms] = {
     ),
     "matches": _BothForms(
         lambda value, _, limits: f"regexp_full_match({value}, {literal(limits[0])})",
-        lambda values, _, limits: pc.match_substring_regex(values, rf"\A(?:{limits[0]})\z"),
+        lambda values, _, limits: pc.match_substring_regex(values, _whole(limits[0])),
     ),
 }
 """By kind both forms."""

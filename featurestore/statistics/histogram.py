@@ -40,6 +40,7 @@ class EqualWidth:
     """Counts values in buckets of equal width between the least and the greatest of them."""
 
     def __init__(self, least: float, greatest: float) -> None:
+        least, greatest = float(least), float(greatest)  # two whole numbers may be one double; singles have few digits
         scale = 1.0 if np.isfinite(greatest - least) else 0.5  # a power of two: nothing is rounded by it
         edges: npt.NDArray[np.float64] = np.linspace(least * scale, greatest * scale, BUCKETS + 1) / scale
         # Between neighbours among the doubles there are fewer; a single value is a bucket without width.

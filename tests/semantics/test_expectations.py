@@ -233,6 +233,7 @@ UNFIT = [
     (Matches("text", "("), "it is no regular expression of RE2: missing"),
     (Matches("text", "a)|(b"), "it is no regular expression of RE2"),
     (Matches("text", r"(a)\1"), "it is no regular expression of RE2"),
+    (Matches("text", r"\Qa.b"), r"end with \\E what begins with \\Q"),
 ]
 
 

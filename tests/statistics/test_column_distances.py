@@ -105,6 +105,26 @@ def test_sides_without_values_have_no_distances(of: FeatureType) -> None:
     }
 
 
+@pytest.mark.parametrize("first", [2**53, 2**62, 2**63 - 3, -(2**63)])
+def test_whole_numbers_that_are_one_double_have_distances(first: int) -> None:
+    """Numbers of customers beyond 2**53, say: what tells them apart tells them apart, and to a histogram they are one value."""
+    sides = column(Int64, [first, first + 1]), column(Int64, [first + 1, first + 2])
+    found = distances_of(*sides, Int64)
+    assert found["kolmogorov_smirnov"] == 0.5
+    assert found["jensen_shannon"] in {0, 1}
+    assert distances_of(sides[0], sides[0], Int64)["jensen_shannon"] == 0
+
+
+def test_singles_are_bucketed_as_the_same_doubles() -> None:
+    """To the bit: the edges of buckets have the digits of doubles; the greatest singles make no warning."""
+    most = 3.4028234663852886e38
+    for values, others in ([0.0, 1.0, 3.5, 7.0], [0.5, 6.75]), ([most, -most, 1.0], [0.0, 1.0]):
+        singles, doubles = (
+            distances_of(column(of, values), column(of, others), of)["jensen_shannon"] for of in (Float32, Float64)
+        )
+        assert singles == doubles
+
+
 def test_every_measure_is_described() -> None:
     """None is without a type that has it."""
     assert {name for of, *_ in SIDES for name in measures_of(of)} == set(MEASURES)
