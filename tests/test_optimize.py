@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -310,6 +311,141 @@ def test_copies_that_cannot_be_listed_are_none(tmp_path: Path, gone: str) -> Non
         shutil.rmtree(place)
         place.touch(mode=0o700)
         assert bits(frame(store, [1])[0]) == expected
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_copies_that_are_removed_while_they_are_read(
+    tmp_path: Path, part: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be removed at any time: also by another process, between the choice of a copy and its reading."""
+    root = project_of(tmp_path, plain=VIEWS["plain"], folded=VIEWS["folded"])
+    choose, removed = sorted_copies.SortedCopies.chosen, []
+
+    def removing(*args: Any) -> Any:
+        found = choose(*args)
+        if found is not None:
+            removed.append(found.paths)
+            folder = root / ".featurestore" / "copies" / "sorted"
+            shutil.rmtree(Path(found.paths[0]).parent if part else folder)
+        return found
+
+    with opened(root) as store:
+        expected = bits(frame(store, [1, 2])[0])
+        store.optimize()
+        monkeypatch.setattr(sorted_copies.SortedCopies, "chosen", removing)
+        assert bits(frame(store, [1, 2])[0]) == expected
+        assert removed
+
+
+def sharing(root: Path, copies: Path, **views: dict[str, Any]) -> Path:
+    """A project of some views over a folder of its own, whose copies lie where others keep theirs."""
+    root.mkdir()
+    project_of(root, **views)
+    (root / "featurestore.toml").write_text(f'project = "sorted"\ndefinitions = []\n[offline]\ncopies = "{copies}"\n')
+    return root
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        VIEWS["plain"],  # of other files
+        {**VIEWS["plain"], "entity": PAIR},
+    ],
+)
+def test_environments_share_a_folder_of_copies(
+    tmp_path: Path, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one environment copies another one leaves there, whatever files and keys it has itself; what nobody uses goes."""
+    one = sharing(tmp_path / "one", tmp_path / "copies", plain=VIEWS["plain"])
+    two = sharing(tmp_path / "two", tmp_path / "copies", plain=other)
+    chosen = read_paths(monkeypatch)
+    for _ in range(2):
+        for root in (one, two):
+            with opened(root) as store:
+                store.optimize()
+                assert [(one.made, one.copied) for one in store.optimize()] == [(0, 3)]
+    for root in (one, two):
+        with opened(root) as store:
+            assert [one.copied for one in store.sorted_copies()] == [3]
+            frame(store, [1, 2])
+            assert chosen
+            chosen.clear()
+    age(tmp_path / "copies", days=6)
+    with opened(one) as store:  # which uses its own
+        store.optimize()
+    with opened(two) as store:
+        assert [one.copied for one in store.sorted_copies()] == [3]
+    age(tmp_path / "copies", days=8)
+    with opened(one) as store:
+        store.optimize()
+        assert [one.copied for one in store.sorted_copies()] == [3]
+    with opened(two) as store:
+        assert [one.copied for one in store.sorted_copies()] == [0]
+
+
+def age(copies: Path, *, days: int) -> None:
+    """All parts were last used so long ago."""
+    for part in copies.rglob("part.json"):
+        then = time.time() - days * 86_400
+        os.utime(part, (then, then))
+
+
+def test_a_reading_is_a_use(tmp_path: Path) -> None:
+    """Whoever reads a copy keeps others from removing it."""
+    one = sharing(tmp_path / "one", tmp_path / "copies", plain=VIEWS["plain"])
+    two = sharing(tmp_path / "two", tmp_path / "copies", plain=VIEWS["plain"])
+    for root in (one, two):
+        with opened(root) as store:
+            store.optimize()
+    age(tmp_path / "copies", days=8)
+    with opened(two) as store:
+        frame(store, [1])
+    with opened(one) as store:
+        store.optimize()
+    with opened(two) as store:
+        assert [one.copied for one in store.sorted_copies()] == [3]
+
+
+@pytest.mark.parametrize("change", [rewrite, remove])
+def test_rows_that_were_erased_are_in_no_copy(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    """Once a file was written anew, or is gone, whoever runs it removes the copies of what it held: by other keys too, which no view
+    reads any more, and those of other environments."""
+    copies = tmp_path / "copies"
+    one = sharing(tmp_path / "one", copies, plain={**VIEWS["plain"], "entity": PAIR})
+    two = sharing(tmp_path / "two", copies, plain=VIEWS["plain"])
+    for root in (one, two):
+        with opened(root) as store:
+            store.optimize()
+    with opened(one) as store:
+        made = view_of("rows", name="plain", refresh="1h", **VIEWS["plain"])
+        store.apply([FeatureService("service", features=[made])])
+        before = set(copies.rglob("part.json"))
+        store.optimize()
+        assert before < set(copies.rglob("part.json"))
+    for root in (one, two):
+        change(root)
+    with opened(one) as store:
+        store.optimize()
+    assert not before & set(copies.rglob("part.json"))
+
+
+def test_a_part_is_kept_for_those_that_began_before(tmp_path: Path) -> None:
+    """One whose rows a larger part has goes a day after it was last used, and not with the next run."""
+    root = project_of(tmp_path, plain=VIEWS["plain"])
+    copies = root / ".featurestore" / "copies"
+    with opened(root) as store:
+        store.optimize()
+        (first,) = copies.rglob("part.json")
+        age(copies, days=2)
+        store.optimize()  # a use
+        pq.write_table(rows(4, 900), root / "rows" / "4.parquet")
+        store.optimize()
+        store.optimize()
+        assert len({first, *copies.rglob("part.json")}) == 2
+        assert first.exists()
+        age(copies, days=2)
+        store.optimize()
+        assert not first.exists()
 
 
 def test_what_cannot_be_sorted_is_told(tmp_path: Path) -> None:

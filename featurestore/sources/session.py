@@ -34,7 +34,7 @@ from featurestore.sources.partitions import (
 )
 from featurestore.sources.scans import both_scans, rows_of_copies, rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
-from featurestore.sources.sorted.sorted_copies import SortedCopies, SortedKey, has_copies, may_leave_out
+from featurestore.sources.sorted.sorted_copies import SortedCopies, SortedKey, folder_of, has_copies, may_leave_out
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database
@@ -124,9 +124,14 @@ class Session:
                 raise _erased(source)
 
     def _check_in_force(self, error: Exception) -> None:
-        """FilesChangedError where what could not be read is a file of a log that was sealed and erased from since it was listed."""
+        """FilesChangedError where what could not be read is a file of a log that was sealed and erased from since it was listed, or of a
+        sorted copy that was removed since it was chosen: then the files are read."""
         text = "".join(str(one) for one in (error, error.__cause__) if isinstance(one, duckdb.IOException))
         for source in self._shared.read.values():
+            if isinstance(source, FileSource) and f"{folder_of(self._sources.copies(), source.name)}/" in text:
+                raise FilesChangedError(
+                    f"{source.title}: its sorted copies were removed while they were read; ask again ({source.origin})"
+                ) from error
             if not isinstance(source, PushSource) or f"{self._sources.log(source).folder}/" not in text:
                 continue
             if not any(f"/{file}" in text for file in self._sealed(source)):

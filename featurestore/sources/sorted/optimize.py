@@ -25,7 +25,7 @@ from featurestore.sources.sorted.sorted_copies import (
     identity,
     may_leave_out,
     remove_copies,
-    remove_other_states,
+    tidy_other_states,
 )
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.unreadable import engine_words
@@ -87,6 +87,7 @@ def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]
     found: list[Optimized] = []
     for source, keyed in _by_source(views):
         kept: list[SortedCopies] = []
+        files: tuple[SourceFile, ...] = ()
         for key, view in keyed.items():
             why = _why_not(view)
             if why is not None:
@@ -94,7 +95,8 @@ def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]
                 continue
             assert isinstance(source, FileSource)
             try:
-                copies, told_of = _kept_up(source, key, offline)
+                files = offline.files(source)
+                copies, told_of = _kept_up(source, key, files, offline)
             except (OSError, pa.ArrowException) as error:
                 said = told(error) if isinstance(error, OSError) else str(error)
                 raise SourceError(f"{source.title}: no sorted copy can be made: {said} ({source.origin})") from error
@@ -106,7 +108,7 @@ def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]
                 raise SourceError(f"{source.title}: its rows are being sorted: {error}") from error
             kept.append(copies)
             found.append(told_of)
-        remove_other_states(offline.copies(), source.name, kept)
+        tidy_other_states(offline.copies(), source, files, kept)
     return found
 
 
@@ -160,9 +162,10 @@ def _why_not(view: ResolvedView) -> str | None:
     return None
 
 
-def _kept_up(source: FileSource, key: SortedKey, offline: Offline) -> tuple[SortedCopies, Optimized]:
+def _kept_up(
+    source: FileSource, key: SortedKey, files: tuple[SourceFile, ...], offline: Offline
+) -> tuple[SortedCopies, Optimized]:
     """The copies of one source by one key, of all files that are there."""
-    files = offline.files(source)
     made = 0
     with offline.session(files={source.name: files}) as session, session.reading():
         copies = SortedCopies(offline.copies(), source, key, session.own(source).columns)

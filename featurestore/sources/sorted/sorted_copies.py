@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featurestore.declare.sources import FileSource
+from featurestore.declare.sources import FileSource, Source, is_url
+from featurestore.durable.lock import attempt
 from featurestore.durable.parquet import storable, storable_schema
 from featurestore.durable.part_folder import PART, KeptPart, PartFolder
 from featurestore.errors import SourceError
@@ -48,6 +49,8 @@ BUCKET_ROWS = 10_000
 MAX_BUCKETS = 4096
 """Of a part; each is a file."""
 
+LOCK = ".lock"
+
 DAMAGED = "damaged"
 """Beside the files of a part: one of them was found to be not what was written."""
 
@@ -65,7 +68,11 @@ JOINED_BELOW = 2
 the rows double, and each row is copied so often."""
 
 KEPT_SECONDS = 86_400
-"""For how long a part is kept whose files another one has too: a query that began before may still read it."""
+"""For how long a part is kept after its last use whose files another one has too: a query that began before may still read it."""
+
+UNUSED_SECONDS = 7 * 86_400
+"""For how long a part of files that are as they were is kept after its last use. Whoever copies cannot know who else reads such parts: another
+environment may have the source at another place, by another key, or with other columns."""
 
 
 class SortedKey(NamedTuple):
@@ -106,6 +113,15 @@ class SortedPart:
     def bytes(self) -> int:
         """On the disk."""
         return sum(path.stat().st_size for path in self.part.paths if path.exists())
+
+    def use(self) -> None:
+        """Note that somebody uses it, where that may be written."""
+        with suppress(OSError):
+            os.utime(self.part.folder / PART)
+
+    def last_used(self) -> float:
+        """When somebody did (s since the epoch), as the clock of the one that used it said. Raises OSError."""
+        return (self.part.folder / PART).stat().st_mtime
 
     def paths(self, buckets: Iterable[int]) -> list[str] | None:
         """The files of some buckets; None where one of them is not what was written."""
@@ -150,13 +166,13 @@ class SortedCopies:
 
     def __init__(self, folder: Path, source: FileSource, key: SortedKey, columns: RawColumns) -> None:
         what = [FORMAT, duckdb.__version__, key, [*columns.items()], source.event_time, source.timezone]
-        self._kept = PartFolder(_of_source(folder, source.name) / _digest(what))
+        self._kept = PartFolder(folder_of(folder, source.name) / _digest(what))
         self.key, self.source, self._columns = key, source, columns
 
     @property
     def lock(self) -> Path:
         """Held by the one that writes."""
-        return self._kept.path / ".lock"
+        return self._kept.path / LOCK
 
     def parts(self, files: Sequence[SourceFile]) -> list[SortedPart]:
         """The parts of files that are all among these as they were, each file in one of them, the largest first."""
@@ -186,6 +202,8 @@ class SortedCopies:
         meant = sum(part.held.get(bucket, 0) for part in parts for bucket in asked[part.buckets])
         if not parts or meant > GREATEST_SHARE * sum(part.rows for part in parts):
             return None
+        for part in parts:
+            part.use()
         read = {part: part.paths(asked[part.buckets]) for part in parts}
         sound = {of for part, paths in read.items() if paths is not None for of in part.files}
         rest = tuple(file for file in files if identity(file) not in sound)
@@ -195,14 +213,8 @@ class SortedCopies:
         return ChosenRows(tuple(paths), rest) if paths or (rest and sound) else None
 
     def tidy(self, files: Sequence[SourceFile]) -> None:
-        """Remove parts that are damaged, of files that are not there any more, or of which another one has had the rows for a day."""
-        self._kept.clear()
-        used, before = {part.part.name for part in self.parts(files)}, time.time() - KEPT_SECONDS
-        there = {identity(file) for file in files}
-        for part in self._kept.parts():
-            outlived = part.name not in used and (part.folder / PART).stat().st_mtime < before
-            if (part.folder / DAMAGED).exists() or not there.issuperset(_sorted_part(part).files) or outlived:
-                self._kept.remove(part.name)
+        """Remove the parts that nobody can use: see `_tidy`. Those of these files are in use."""
+        _tidy(self._kept, self.source, files, self.parts(files))
 
     def add(
         self, connection: duckdb.DuckDBPyConnection, files: Sequence[SourceFile], relation: str, *, rows: int,
@@ -275,27 +287,69 @@ class SortedCopies:
 
 def remove_copies(folder: Path, source: str) -> int:
     """Remove the sorted copies of a source; how many bytes they had."""
-    place = _of_source(folder, source)
+    place = folder_of(folder, source)
     size = sum(path.stat().st_size for path in place.rglob("*.parquet"))
     shutil.rmtree(place, ignore_errors=True)
     return size
 
 
-def remove_other_states(folder: Path, source: str, kept: Iterable[SortedCopies]) -> None:
-    """Remove copies of a source by keys, or with columns, that no view reads it with."""
+def tidy_other_states(folder: Path, source: Source, files: Sequence[SourceFile], kept: Iterable[SortedCopies]) -> None:
+    """Remove parts that nobody can use, of copies of a source by other keys or with other columns than those that are kept. Who is
+    adding to some is left alone."""
     used = {copies.lock.parent for copies in kept}
-    place = _of_source(folder, source)
+    place = folder_of(folder, source.name)
     for other in place.iterdir() if place.exists() else ():
-        if other not in used:
-            shutil.rmtree(other, ignore_errors=True)
+        if other in used or not other.is_dir():
+            continue
+        with attempt(other / LOCK, doing=f"tidying the sorted copies of {source.title}") as alone:
+            if alone:
+                _tidy(PartFolder(other), source, files, ())
+
+
+def _tidy(kept: PartFolder, source: Source, files: Sequence[SourceFile], used: Sequence[SortedPart]) -> None:
+    """Remove parts that are damaged, of files that are not as they were, or that nobody has used for long enough; and what a killed
+    process left. files: of the source, as they are here; another environment may have others."""
+    kept.clear()
+    for part in used:
+        part.use()
+    names, taken = {part.part.name for part in used}, {of for part in used for of in part.files}
+    there, now = {identity(file) for file in files}, time.time()
+    for part in map(_sorted_part, kept.parts()):
+        if part.part.name in names:
+            continue
+        long = KEPT_SECONDS if taken.issuperset(part.files) else UNUSED_SECONDS
+        with suppress(OSError):  # another process has removed it
+            outlived = part.last_used() < now - long
+            damaged = (part.part.folder / DAMAGED).exists()
+            if damaged or outlived or any(_has_changed(source, of, there) for of in part.files):
+                kept.remove(part.part.name)
+
+
+def _has_changed(source: Source, of: tuple[Any, ...], there: Collection[tuple[Any, ...]]) -> bool:
+    """Whether a file that a part names is not as it was: by what a source's files are here, or by what lies at its path. Of one in an
+    object store that no source has here nothing is known."""
+    path, size, modified, *_ = of
+    if of in there:
+        return False
+    if any(path == other[0] for other in there):
+        return True
+    if is_url(path):
+        return False
+    try:
+        now = Path(path).stat()
+    except OSError:
+        return True
+    immutable = isinstance(source, FileSource) and source.IMMUTABLE
+    return (now.st_size, now.st_mtime_ns) != (size, now.st_mtime_ns if immutable else modified)
 
 
 def has_copies(folder: Path, source: str) -> bool:
     """Whether there may be sorted copies of a source, which this user may read."""
-    return os.access(_of_source(folder, source), os.R_OK | os.X_OK)
+    return os.access(folder_of(folder, source), os.R_OK | os.X_OK)
 
 
-def _of_source(folder: Path, source: str) -> Path:
+def folder_of(folder: Path, source: str) -> Path:
+    """Where the sorted copies of a source lie, below the folder of all copies."""
     return folder / "sorted" / _digest(source)
 
 
