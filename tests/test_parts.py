@@ -201,6 +201,16 @@ def test_what_has_changed_is_refused(project: Path) -> None:
             store.historical_parts(folder, project / "spine", "service", part_rows=100)
 
 
+def test_a_spine_is_the_same_by_whatever_path(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is started again in another folder goes on with what is there."""
+    with opened(project) as store:
+        monkeypatch.chdir(project)
+        first = store.historical_parts("out", "spine", "service", part_rows=100)
+        monkeypatch.chdir(project / "spine")
+        again = store.historical_parts(project / "out", "../spine", "service", part_rows=100)
+    assert (first.made, again.made) == (4, 0)
+
+
 def test_damage_is_named(project: Path) -> None:
     """A part, the plan or the keys that are not what was written are errors that say which file it is."""
     with opened(project) as store:

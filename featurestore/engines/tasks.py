@@ -34,7 +34,7 @@ from featurestore.training.kernel import (
     source_counts,
 )
 from featurestore.training.spine import CHUNK_ROWS, SpineChunk
-from featurestore.training.spine_table import load_chunk
+from featurestore.training.spine_table import check_input_types, load_chunk
 
 TAG, COUNTS, SPINE = "__tag", "__counts", "__spine"
 OF_SPINE, OF_COUNTS = -1, -2
@@ -119,6 +119,11 @@ class AnswerTask:
             yield from _with_counts(target, None).to_batches(max_chunksize=BATCH_ROWS)
         assert schema is not None
         yield from _counts_row(schema, counts).to_batches()
+
+    def check_inputs(self, spine: pa.Schema) -> None:
+        """SpineError where a column of the spine is of no type that an input takes, before any row is read."""
+        with engine_of(self.limits, None) as offline, offline.session() as session:
+            check_input_types(session.connection, spine, self.step.inputs, timezone=self.options.zone)
 
     def answered(self, spine: pa.Table, rows: Sequence[pa.Table]) -> Iterator[tuple[pa.Table, Counts]]:
         """The rows of the spine with their features, some at a time, and what was counted of them. rows: of each route, in the types

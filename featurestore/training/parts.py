@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from featurestore.clock import to_datetime
-from featurestore.declare.sources import DataFrameSource
+from featurestore.declare.sources import DataFrameSource, is_url
 from featurestore.durable.checksums import check_of, decoded, encoded
 from featurestore.durable.disk import replace, told
 from featurestore.durable.lock import BusyError, attempt, exclusive
@@ -98,7 +98,10 @@ def historical_parts(
     is made of has changed.
     """
     files = SpineFiles.of(spine)
-    asked = {"spine": [list(file) for file in files.files], "part_rows": whole_rows(part_rows)}
+    spine_files = [
+        [file.path if is_url(file.path) else str(Path(file.path).resolve()), *file[1:]] for file in files.files
+    ]
+    asked = {"spine": spine_files, "part_rows": whole_rows(part_rows)}
     work = _Work(folder, service, offline, options)
 
     def parts(_: Mapping[str, Any]) -> Iterator[FramePart]:

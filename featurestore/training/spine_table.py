@@ -99,6 +99,28 @@ def load_chunk(
     return SpineTable(result, columns)
 
 
+def check_input_types(
+    connection: duckdb.DuckDBPyConnection, schema: pa.Schema, inputs: Mapping[str, FeatureType], *, timezone: str
+) -> None:
+    """SpineError where a column has a type of which its input takes no value, for whoever has the types before the rows. One of
+    a type that Arrow casts nothing to is left to its rows."""
+    for name, of in inputs.items():
+        column = _one_value(schema.field(name).type) if name in schema.names else None
+        if column is not None:
+            chunk = SpineChunk(pa.table({name: column}), 0)
+            load_chunk(connection, chunk, timestamp=None, timezone=timezone, inputs={name: of}, from_pandas=False)
+
+
+def _one_value(of: pa.DataType) -> pa.Array | None:
+    """A value of a type, such as 0; None where none is at hand."""
+    for value in (pa.array([0]), pa.array([0], pa.int32()), pa.array(["0"]), pa.array([[]], pa.list_(pa.null()))):
+        try:
+            return value.cast(of)
+        except pa.ArrowException:
+            continue
+    return None
+
+
 def _give(
     connection: duckdb.DuckDBPyConnection, chunk: SpineChunk, timestamp: str | None,
     inputs: Mapping[str, FeatureType], *, from_pandas: bool,

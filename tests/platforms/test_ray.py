@@ -162,6 +162,8 @@ def test_what_is_wrong_with_a_spine_shows_before_anything_runs(ray: Any, store: 
         engine.get_historical_features(SPINE.drop_columns("user"), "ranking")
     with pytest.raises(SpineError, match="no timestamp column 'event_timestamp'"):
         engine.get_historical_features(ray.data.from_arrow(SPINE.drop_columns("event_timestamp")), "ranking")
+    with pytest.raises(SpineError, match="'user' is String"):
+        engine.get_historical_features(SPINE.set_column(1, "user", pa.array(["a"] * 4)), "ranking")
     twice = pa.Table.from_arrays([*SPINE.columns, SPINE["id"]], names=[*SPINE.column_names, "id"])
     with pytest.raises(SpineError, match="has a column 'id' twice"):
         engine.get_historical_features(twice, "ranking")
@@ -174,9 +176,9 @@ def test_what_is_wrong_with_a_row_is_told_by_the_task_that_finds_it(
     untimed = SPINE.set_column(2, "event_timestamp", pa.array([NOON, None, NOON, NOON], pa.timestamp("us", "UTC")))
     with pytest.raises(SpineError, match="has no time in column 'event_timestamp'"):
         RayEngine(store, partitions=1).get_historical_features(untimed, "ranking").to_parquet(tmp_path / "out")
-    text = SPINE.set_column(1, "user", pa.array(["a"] * 4))
-    with pytest.raises(SpineError, match="'user' is String"):
-        RayEngine(store, partitions=2).get_historical_features(text, "ranking").to_parquet(tmp_path / "other")
+    odd = SPINE.set_column(1, "user", pa.array([1, 2**64 - 1, 3, 4], pa.uint64()))
+    with pytest.raises(SpineError, match="'user' must be Int64: 18446744073709551615 does not fit"):
+        RayEngine(store, partitions=2).get_historical_features(odd, "ranking").to_parquet(tmp_path / "other")
 
 
 def test_workers_with_other_versions_are_refused(

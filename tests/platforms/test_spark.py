@@ -168,6 +168,70 @@ def test_what_cannot_be_asked_of_spark_is_refused(spark: Any, tmp_path: Path) ->
             SparkEngine(store, "spark")
 
 
+def view_in(folder: Path) -> FeatureView:
+    """A view over two rows of two users."""
+    path = write(folder / "rows.parquet", user=[1, 2], at=[ago(1)] * 2, x=[1.0, 2.0])
+    return FeatureView(
+        "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]
+    )
+
+
+@pytest.mark.parametrize("key", ["user", "CAST(NULL AS BIGINT)"])
+def test_columns_of_a_spine_come_back_whatever_their_type(spark: Any, tmp_path: Path, key: str) -> None:
+    """Those that Spark has no hash of, and those that it says are never null, also in rows without a key."""
+    columns = {
+        "struct": "named_struct('a', 1, 'b', named_struct('c', 2))",
+        "structs": "array(named_struct('a', id))",
+        "map": "map('a', id)",
+        "variant": "parse_json('[1]')",
+        "void": "NULL",
+        "a b`.c": "id",
+        "__salt": "id",
+    }
+    selected = ", ".join(f"{sql} AS `{name.replace('`', '``')}`" for name, sql in columns.items())
+    spine = spark.createDataFrame(spine_of([{"user": n, "event_timestamp": NOON} for n in (1, 2)]))
+    spine.createOrReplaceTempView("spine_of_types")
+    spine = spark.sql(f"SELECT id, {key} AS user, event_timestamp, {selected} FROM spine_of_types")
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found = SparkEngine(store, spark).get_historical_features(spine, [view_in(tmp_path)]).dataframe
+        assert found.columns == [*spine.columns, "view__x"]
+        assert [found.schema[name].dataType for name in columns] == [spine.schema[name].dataType for name in columns]
+        values = [row.view__x for row in found.orderBy("id").collect()]
+        assert values == ([1.0, 2.0] if key == "user" else [None, None])
+        kept = [name for name in columns if name != "variant"]
+        shown = [repr([row[name] for name in kept]) for row in found.orderBy("id").collect()]
+        assert shown == [repr([row[name] for name in kept]) for row in spine.orderBy("id").collect()]
+
+
+def test_what_is_wrong_with_a_spine_shows_before_anything_runs(spark: Any, tmp_path: Path) -> None:
+    """As SpineError of this process: an error of an executor comes as its stack, when the frame is written."""
+    from pyspark.sql import functions as f
+
+    spine = spark.createDataFrame(spine_of([{"user": 1, "event_timestamp": NOON}]))
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        engine, view = SparkEngine(store, spark), view_in(tmp_path)
+        for odd, said in {
+            "text": r"Spine column 'user' is String .*must be Int64; text is never taken",
+            "list": r"Spine column 'user' is Array\(Int64\)",
+            "fraction": r"Spine column 'user' is Float64 .*a number with a fraction is no key",
+        }.items():
+            column = {"text": f.lit("1"), "list": f.array(f.col("user")), "fraction": f.lit(1.0)}[odd]
+            with pytest.raises(SpineError, match=said):
+                engine.get_historical_features(spine.withColumn("user", column), [view])
+        for name in ("__counts", "__COUNTS"):
+            with pytest.raises(SpineError, match=f"a column '{name}', which is a name of the engine's own"):
+                engine.get_historical_features(spine.withColumn(name, f.lit(1)), [view])
+        twin = spine.withColumn("VIEW__X", f.lit(1))
+        with pytest.raises(SpineError, match="columns 'VIEW__X' and 'view__x', which this Spark session takes for one"):
+            engine.get_historical_features(twin, [view])
+        spark.conf.set("spark.sql.caseSensitive", "true")
+        try:
+            (row,) = engine.get_historical_features(twin, [view]).dataframe.collect()
+            assert (row["VIEW__X"], row["view__x"]) == (1, 1.0)
+        finally:
+            spark.conf.unset("spark.sql.caseSensitive")
+
+
 def test_a_frame_may_be_a_table(spark: Any, tmp_path: Path) -> None:
     """The spine as files, a source that is a frame, the result in the catalog."""
     frame = DataFrameSource(

@@ -40,6 +40,7 @@ class RayPlan:
 
     def answered(self, rows: PlannedRows, task: AnswerTask) -> PlannedRows:
         """The columns of a spine with the features of a step."""
+        task.check_inputs(rows.schema)
         offline = self._asked.project.offline
         with offline.session() as session:
             nothing = []

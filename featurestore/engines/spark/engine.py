@@ -55,6 +55,7 @@ class SparkEngine:
         options = Options(timestamp, timezone, with_status, with_event_time)
         asked = AskedFrame.of(self._store, features, options, {"spark": self._sharing.session.version})
         given, shuffle = self._spine(spine), KeyShuffle(self._sharing, asked)
+        self._check_told_apart(asked.columns(given.columns))
         rows, counts = asked.answer(
             shuffle,
             without_counts(given),
@@ -103,6 +104,20 @@ class SparkEngine:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise SpineError(f"The spine has a column '{twice[0]}' twice; rename or drop one of the two")
-        if COUNTS in names:
-            raise SpineError(f"The spine has a column '{COUNTS}', which is a name of the engine's own; rename it")
+        own = next((name for name in names if name.casefold() == COUNTS), None)
+        if own is not None:
+            raise SpineError(f"The spine has a column '{own}', which is a name of the engine's own; rename it")
         return spine
+
+    def _check_told_apart(self, columns: Sequence[str]) -> None:
+        """SpineError where the session takes two columns of a frame for one."""
+        if str(self._sharing.session.conf.get("spark.sql.caseSensitive")).lower() == "true":
+            return
+        first: dict[str, str] = {}
+        for name in columns:
+            other = first.setdefault(name.lower(), name)
+            if other != name:
+                raise SpineError(
+                    f"The frame has columns '{other}' and '{name}', which this Spark session takes for one; rename the one of the spine, or "
+                    "set spark.sql.caseSensitive to true"
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ class KeyShuffle:
         missing = [name for name in step.inputs if name not in spine]
         if missing:
             raise SpineError(f"The spine has no input column '{missing[0]}'. Its columns: {', '.join(spine)}")
+        task.check_inputs(rows.select(*map(named, spine)).limit(0).toArrow().schema)
         is_row = f.col(COUNTS).isNull()
         keys = [
             (_zoned(rows, name, of, task.options.zone, lambda said: SpineError(f"Spine {said}")), of)
@@ -121,13 +123,16 @@ def mapped(session: Any, rows: Any, task: Any, kept: Any = None) -> Any:
 
     nothing = pa.RecordBatch.from_pylist([], rows.limit(0).toArrow().schema)
     gives = next(iter(task(iter([nothing])))).schema  # what is wrong with the columns shows here
-    row = pa.table({field.name: pa.nulls(1, field.type) for field in gives})  # Connect says nothing of no rows
-    made = session.createDataFrame(row).schema
-    same = {field.name: field for field in (kept or rows.schema)}
-    fields = [same.get(field.name, field) for field in made]
-    for field in fields:
+    fields = {
+        field.name: field for field in (kept or rows.schema)
+    }  # which Spark may not take from Arrow, as structs without nulls
+    new = {field.name: pa.nulls(1, field.type) for field in gives if field.name not in fields}
+    if new:  # a row, since Connect says nothing of none
+        fields |= {field.name: field for field in session.createDataFrame(pa.table(new)).schema}
+    given = [copy(fields[name]) for name in gives.names]
+    for field in given:
         field.nullable = True  # a row of counts has nothing else
-    return rows.mapInArrow(_shipped(task), StructType(fields))
+    return rows.mapInArrow(_shipped(task), StructType(given))
 
 
 def check_not_derived(route: Route) -> None:
@@ -166,10 +171,17 @@ def _tagged(rows: Any, tag: Any, keys: Sequence[tuple[Any, FeatureType]], name: 
 
     cast = [column.try_cast(spark_type(of)).alias(key_column(number)) for number, (column, of) in enumerate(keys)]
     counts = f.col(COUNTS) if COUNTS in rows.columns else f.lit(None).cast("string")
-    tagged = rows.select(tag.alias(TAG), counts.alias(COUNTS), *cast, struct.alias(name))
-    lacks = [f.col(key_column(number)).isNull() for number in range(len(keys))]
-    has_none = reduce(lambda one, other: one | other, lacks, f.lit(not keys))
-    return tagged.withColumn(SALT, f.when(has_none, f.xxhash64(name, COUNTS)).otherwise(0))
+    hashed = [named(field.name) for field in rows.schema if _can_be_hashed(field.dataType)]
+    has_none = reduce(lambda one, other: one | other, (column.isNull() for column in cast), f.lit(not keys))
+    salt = f.when(has_none, f.xxhash64(*hashed) if hashed else f.lit(0)).otherwise(0).alias(SALT)
+    return rows.select(tag.alias(TAG), counts.alias(COUNTS), *cast, struct.alias(name), salt)
+
+
+def _can_be_hashed(of: Any) -> bool:
+    """Whether Spark gives a hash of values of a type."""
+    fields = [field.dataType for field in of.fields] if of.typeName() == "struct" else []
+    fields += [of.elementType] if of.typeName() == "array" else []
+    return of.typeName() not in {"map", "variant"} and all(map(_can_be_hashed, fields))
 
 
 def _shipped(task: Any) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
