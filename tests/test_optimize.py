@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -265,7 +266,7 @@ def test_a_full_disk_is_an_error_that_changes_nothing(tmp_path: Path) -> None:
         handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500, limits[1]))
         try:
-            with pytest.raises(SourceError, match="no sorted copy can be made: .*(disk full|File too large)"):
+            with pytest.raises(SourceError, match="no sorted copy can be made: .*(disk full|File too large).*copies"):
                 store.optimize()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -335,6 +336,29 @@ def test_copies_that_are_removed_while_they_are_read(
         monkeypatch.setattr(sorted_copies.SortedCopies, "chosen", removing)
         assert bits(frame(store, [1, 2])[0]) == expected
         assert removed
+
+
+def test_copies_that_cannot_be_removed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that erased rows are gone where they are not; what another process has removed is no error."""
+    root, remove_tree = project_of(tmp_path, plain=VIEWS["plain"]), shutil.rmtree
+
+    def refusing(path: Path, *args: Any, **words: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    def overtaken(path: Path, *args: Any, **words: Any) -> None:
+        remove_tree(path)
+        raise FileNotFoundError(path)
+
+    with opened(root) as store:
+        store.optimize()
+        monkeypatch.setattr(shutil, "rmtree", refusing)
+        with pytest.raises(SourceError, match=r"its sorted copies are not removed: read-only file system \(.*sorted"):
+            store.optimize(remove=True)
+        assert [one.copied for one in store.sorted_copies()] == [3]
+        monkeypatch.setattr(shutil, "rmtree", overtaken)
+        assert [one.removed > 0 for one in store.optimize(remove=True)] == [True]
+        monkeypatch.undo()
+        assert store.sorted_copies() == []
 
 
 def sharing(root: Path, copies: Path, **views: dict[str, Any]) -> Path:

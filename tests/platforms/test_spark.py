@@ -232,6 +232,24 @@ def test_what_is_wrong_with_a_spine_shows_before_anything_runs(spark: Any, tmp_p
             spark.conf.unset("spark.sql.caseSensitive")
 
 
+def test_columns_of_a_source_that_differ_by_capitals(spark: Any, tmp_path: Path) -> None:
+    """Nobody uses them, but Spark opens no such file: the error says what to set, and then it does."""
+    path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0], q=[1], Q=[2])
+    source = ParquetSource("rows", path, event_time="at")
+    view = FeatureView("view", entity=USER, source=source, refresh="1h", features=["x"])
+    spine = spark.createDataFrame(spine_of([{"user": 1, "event_timestamp": NOON}]))
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        engine = SparkEngine(store, spark)
+        with pytest.raises(SourceError, match=r"rows'.*set spark.sql.caseSensitive to true"):
+            engine.get_historical_features(spine, [view])
+        spark.conf.set("spark.sql.caseSensitive", "true")
+        try:
+            (row,) = engine.get_historical_features(spine, [view]).dataframe.collect()
+            assert row["view__x"] == 1.0
+        finally:
+            spark.conf.unset("spark.sql.caseSensitive")
+
+
 def test_a_frame_may_be_a_table(spark: Any, tmp_path: Path) -> None:
     """The spine as files, a source that is a frame, the result in the catalog."""
     frame = DataFrameSource(

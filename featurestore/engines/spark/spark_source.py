@@ -88,6 +88,8 @@ class SourceReader:
             if type(error).__module__.partition(".")[0] not in {"pyspark", "py4j"}:
                 raise
             told = str(error).strip().splitlines()[0]
+            if "COLUMN_ALREADY_EXISTS" in told:
+                told += ". Where two columns differ by capitals alone, set spark.sql.caseSensitive to true"
             raise SourceError(
                 f"{route.source.title}: Spark cannot read its files: {told} ({route.source.origin})"
             ) from error

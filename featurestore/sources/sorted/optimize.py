@@ -98,7 +98,7 @@ def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]
                 files = offline.files(source)
                 copies, told_of = _kept_up(source, key, files, offline)
             except (OSError, pa.ArrowException) as error:
-                said = told(error) if isinstance(error, OSError) else str(error)
+                said = told(error, offline.copies()) if isinstance(error, OSError) else str(error)
                 raise SourceError(f"{source.title}: no sorted copy can be made: {said} ({source.origin})") from error
             except duckdb.Error as error:
                 raise SourceError(
@@ -113,12 +113,20 @@ def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]
 
 
 def remove(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]:
-    """Remove the sorted copies of the sources of these views."""
-    return [
-        Optimized(source.name, (), 0, 0, 0, 0, removed=remove_copies(offline.copies(), source.name))
-        for source, _ in _by_source(views)
-        if has_copies(offline.copies(), source.name)
-    ]
+    """Remove the sorted copies of the sources of these views. Raises SourceError where some stay, which may have rows that were erased
+    from files."""
+    found = []
+    for source, _ in _by_source(views):
+        if has_copies(offline.copies(), source.name):
+            try:
+                removed = remove_copies(offline.copies(), source.name)
+            except OSError as error:
+                said = told(error, offline.copies())
+                raise SourceError(
+                    f"{source.title}: its sorted copies are not removed: {said} ({source.origin})"
+                ) from error
+            found.append(Optimized(source.name, (), 0, 0, 0, 0, removed=removed))
+    return found
 
 
 def sorted_states(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]:

@@ -54,6 +54,9 @@ LOCK = ".lock"
 DAMAGED = "damaged"
 """Beside the files of a part: one of them was found to be not what was written."""
 
+REMOVED_TIMES = 3
+"""How often copies are removed whose files vanish meanwhile."""
+
 GROUP_ROWS = 10_240
 """Rows of a row group, of which the engine reads those whose keys can be meant."""
 
@@ -286,10 +289,17 @@ class SortedCopies:
 
 
 def remove_copies(folder: Path, source: str) -> int:
-    """Remove the sorted copies of a source; how many bytes they had."""
+    """Remove the sorted copies of a source; how many bytes they had. Raises OSError where some of them stay."""
     place = folder_of(folder, source)
     size = sum(path.stat().st_size for path in place.rglob("*.parquet"))
-    shutil.rmtree(place, ignore_errors=True)
+    for _ in range(REMOVED_TIMES):
+        try:
+            shutil.rmtree(place)
+        except FileNotFoundError:  # another process removes them too
+            if not place.exists():
+                break
+        else:
+            break
     return size
 
 
