@@ -57,7 +57,7 @@ def view_of(rows: Any, features: Any, *, entity: Entity = THING, name: str = "vi
 
 SOURCE_WORDS = {
     "event_time", "known_at", "known_after", "history_until", "identity", "version", "tiebreak", "deleted", "until",
-    "valid_from", "timezone", "date", "period",
+    "valid_from", "timezone", "date", "period", "derived",
 }  # fmt: skip
 
 

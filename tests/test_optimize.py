@@ -472,6 +472,18 @@ def test_a_part_is_kept_for_those_that_began_before(tmp_path: Path) -> None:
         assert not first.exists()
 
 
+def test_a_time_that_is_derived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy has the files' columns, so its rows are sorted by key alone."""
+    derived = {"seen": '"at" - INTERVAL 1 HOUR'}
+    root = project_of(tmp_path, plain={**VIEWS["plain"], "event_time": "seen", "derived": derived})
+    chosen = read_paths(monkeypatch)
+    with opened(root) as store:
+        before = bits(frame(store, [1, 2])[0])
+        assert [(one.copied, one.why) for one in store.optimize()] == [(3, None)]
+        assert bits(frame(store, [1, 2])[0]) == before
+        assert chosen
+
+
 def test_what_cannot_be_sorted_is_told(tmp_path: Path) -> None:
     """Rows that count from when their file came are not copied, and why not is said."""
     root = project_of(tmp_path, plain={"features": ["x"], "known_at": ARRIVAL})

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self, Unpack
 
 from pydantic import model_validator
 
-from featurestore.declare.declaration import ColumnName, declares
+from featurestore.declare.declaration import StoredName, declares
 from featurestore.declare.durations import Duration
 from featurestore.declare.sources import FileSource, SourceOptions
 
@@ -33,7 +33,7 @@ class DatabaseSource(FileSource):
     """The table or view in it, with its schema: "sales.orders". None: a query is given."""
     query: str | None = None
     """A SELECT in the database's own SQL. None: a table is given."""
-    cursor: ColumnName
+    cursor: StoredName
     """The column, of whole numbers, times or text, of which later rows have greater values, in the order in which they are
     committed; it is never null."""
     overlap: Duration = 0

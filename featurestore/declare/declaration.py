@@ -100,6 +100,13 @@ def column_name(value: str) -> str:
     return value
 
 
+def stored_name(value: str) -> str:
+    """The name of a column as others have written it, which may have any signs; ValueError where it is none."""
+    if not value or "\0" in value:
+        raise ValueError(f"{value!r} is no name of a column")
+    return value
+
+
 def definition_name(value: str) -> str:
     """The name of a definition, which it is; ValueError otherwise."""
     column_name(value)
@@ -123,6 +130,7 @@ def type_of(value: Any) -> FeatureType:
 
 Name = Annotated[str, AfterValidator(definition_name)]
 ColumnName = Annotated[str, AfterValidator(column_name)]
+StoredName = Annotated[str, AfterValidator(stored_name)]
 TypeField = Annotated[FeatureType, PlainValidator(type_of), PlainSerializer(str, return_type=str)]
 
 

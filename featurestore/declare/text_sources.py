@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, Unpack
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from featurestore.declare.declaration import ColumnName, TypeField, declares
+from featurestore.declare.declaration import StoredName, TypeField, declares
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import FileSource, SourceOptions, said_paths
 from featurestore.errors import did_you_mean
@@ -24,7 +24,7 @@ class TextSource(FileSource):
 
     SAID_AS: ClassVar[Mapping[str, str]] = {"columns": "schema"}
 
-    columns: Annotated[dict[ColumnName, TypeField], Field(min_length=1, examples=["{'user': String}"])]
+    columns: Annotated[dict[StoredName, TypeField], Field(min_length=1, examples=["{'user': String}"])]
     """By name the type of each column that is read; it is given as `schema`."""
 
     @property

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 
-from featurestore import CsvSource, Entity, FeatureStore, FeatureView, JsonLinesSource, ManualClock
+from featurestore import CsvSource, Entity, FeatureStore, FeatureView, JsonLinesSource, Latest, ManualClock
 from featurestore.declare.text_sources import TextSource
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError
 from featurestore.sources.offline import Offline
@@ -58,6 +59,30 @@ def test_what_is_read(tmp_path: Path) -> None:
         {"user": 'a,"b\n', "at": datetime(2026, 3, 1, 9, tzinfo=UTC), "n": 1, "x": None},
         {"user": "", "at": datetime(2026, 3, 1, tzinfo=UTC), "n": None, "x": 1000.0},
     ]
+
+
+def test_columns_are_named_as_the_file_names_them(tmp_path: Path) -> None:
+    """Other systems write blanks, quotes, letters of any alphabet, and names that we or the engine have for something else."""
+    names = ["Order ID", 'x "q" `.c', "_loaded", "__row", "rowid", "Größe"]
+    schema = {"at": Timestamp, **dict.fromkeys(names, Int64)}
+    head = ",".join('"' + name.replace('"', '""') + '"' for name in schema)
+    values = {"at": "2026-03-01T10:00:00Z", **{name: place for place, name in enumerate(names)}}
+    entity = Entity("order", key={"order": Int64})
+    for source in (
+        csv(tmp_path, f"{head}\n{','.join(map(str, values.values()))}\n", schema=schema),
+        lines(tmp_path, orjson.dumps(values), schema=schema),
+    ):
+        features = {f"f{place}": Latest(name) for place, name in enumerate(names)}
+        view = FeatureView(
+            "view", entity=entity, source=source, key={"order": "Order ID"}, refresh="1h", features=features
+        )
+        spine = pa.table({"order": [0], "event_timestamp": pa.array([NOON], pa.timestamp("us", "UTC"))})
+        with FeatureStore.local(clock=ManualClock(NOON)) as store:
+            store.apply([view])
+            (row,) = store.get_historical_features(spine, [view]).to_arrow().to_pylist()
+        assert [row[f"view__f{place}"] for place in range(len(names))] == list(range(len(names)))
+    with pytest.raises(DeclarationError, match="'' is no name of a column"):
+        csv(tmp_path, HEAD, schema={**SCHEMA, "": Int64})
 
 
 def test_a_file_of_its_header_alone_has_no_rows(tmp_path: Path) -> None:

@@ -240,7 +240,8 @@ class SortedCopies:
     def _write(self, connection: Any, folder: Path, relation: str, buckets: int) -> dict[int, int]:
         """A file for each bucket that has rows, and how many it has."""
         columns, bucket = ", ".join(map(quote, self._columns)), self.bucket_sql(self.key.sql, buckets)
-        times = [] if self.source.event_time is None else [quote(self.source.event_time)]
+        at = self.source.event_time
+        times = [quote(at)] if at in self._columns else []  # none, or a derived column, which the files have not
         order = ", ".join(["__bucket", *self.key.sql, *times])
         sql = f"SELECT {columns}, {bucket} AS __bucket FROM {relation} ORDER BY {order}"
         held: dict[int, int] = {}
