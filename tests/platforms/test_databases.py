@@ -125,6 +125,20 @@ def test_rows_are_copied_once_as_they_come(database: tuple[str, Run], tmp_path: 
     tell(driver, version=f"adbc-driver-{driver} {version(f'adbc-driver-{driver}')}", ran="it ran", compared=8)
 
 
+def test_a_cursor_has_the_name_that_it_has(database: tuple[str, Run], tmp_path: Path) -> None:
+    """Loading tools begin theirs with an underscore, and a column may have any signs."""
+    url, run = database
+    made(run)
+    add(run, (1, "a", 0, 1.0))
+    for number, name in enumerate(("_loaded", 'My ""ID""')):
+        run(f'ALTER TABLE orders RENAME COLUMN "{"id" if number == 0 else "_loaded"}" TO "{name}"')
+        of = source(cursor=name.replace('""', '"'))
+        with FeatureStore(project(tmp_path / str(number), url), clock=ManualClock(AT)) as store:
+            store.apply(views(of))
+            assert trained(store, of)
+            assert [one.copied for one in store.optimize()] == [1]
+
+
 def test_a_query_in_the_databases_own_sql(database: tuple[str, Run], tmp_path: Path) -> None:
     url, run = database
     made(run)

@@ -241,7 +241,9 @@ class SortedCopies:
         """A file for each bucket that has rows, and how many it has."""
         columns, bucket = ", ".join(map(quote, self._columns)), self.bucket_sql(self.key.sql, buckets)
         at = self.source.event_time
-        times = [quote(at)] if at in self._columns else []  # none, or a derived column, which the files have not
+        times = (
+            [quote(at)] if at is not None and at in self._columns else []
+        )  # none, or a derived column, which the files have not
         order = ", ".join(["__bucket", *self.key.sql, *times])
         sql = f"SELECT {columns}, {bucket} AS __bucket FROM {relation} ORDER BY {order}"
         held: dict[int, int] = {}
