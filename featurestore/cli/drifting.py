@@ -31,7 +31,10 @@ def drift(  # noqa: PLR0913, PLR0917 - one parameter an option
     at: At = None,
     fail_on_drift: Annotated[
         bool,
-        typer.Option("--fail-on-drift", help="Exit with 3 where a feature is beyond the drift_limits of its service."),
+        typer.Option(
+            "--fail-on-drift",
+            help="Exit with 3 where a feature is beyond the drift_limits of its service, or one cannot be checked.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,5 +54,5 @@ def drift(  # noqa: PLR0913, PLR0917 - one parameter an option
         assert began is not None
         found = store.drift(service, baseline=baseline, before=before, since=began, until=ended, every=every)
     print_found(found, as_json=as_json)
-    if found.damaged or (fail_on_drift and found.exceeded):
+    if found.damaged or (fail_on_drift and (found.exceeded or found.unchecked)):
         raise typer.Exit(FOUND)

@@ -217,3 +217,45 @@ def test_the_default_is_the_last_day_against_the_week_before(tmp_path: Path) -> 
         found = store.drift("model")
         assert found.baseline == "the 7d before"
         assert found.feature("view__x").distances["wasserstein"] == pytest.approx(20)
+
+
+def test_a_limit_that_cannot_be_checked_is_told_and_fails(tmp_path: Path) -> None:
+    """Since the feature is not compared, is served as null alone, or has no such measure; of nulls on both sides nothing drifted."""
+    limits = {"psi": 0.25, "view__x": {"l_infinity": 0.1}, "view__word": {"missing": 1}}
+    served = Served(tmp_path, limits=limits)
+    words = pa.array([f"w{k % 4}" for k in range(KEYS)])
+    vector = pa.array([[2.0, k] for k in range(KEYS)], pa.list_(pa.float32()))
+    with served.store as store:
+        served.serve(hours(3), range(KEYS, KEYS + 5))  # of none of them is any row known: all is null
+
+        def unchecked(x: pa.Array) -> list[tuple[str, str, str]]:
+            baseline = pa.table({"view__x": x, "view__word": words, "view__vector": vector})
+            return [(of.feature, of.measure, of.why) for of in store.drift("model", baseline=baseline).unchecked]
+
+        no_measure = (
+            "view__x",
+            "l_infinity",
+            "a Float64 has the measures missing, jensen_shannon, psi, kolmogorov_smirnov, wasserstein",
+        )
+        others = [(name, "psi", "what was served has no values") for name in ("view__word", "view__vector")]
+        assert unchecked(pa.array([1.0] * KEYS)) == [("view__x", "psi", others[0][2]), no_measure, *others]
+        assert unchecked(pa.nulls(KEYS, pa.float64())) == [no_measure, *others]
+        left_out = "the baseline has it as int64, and it is Float64"
+        assert unchecked(pa.array([1] * KEYS)) == [("view__x", "psi", left_out), no_measure, *others]
+
+        frame = pa.table({"view__word": words})
+        pq.write_table(frame, tmp_path / "words.parquet")
+        text = str(store.drift("model", baseline=frame))
+        assert "view__x: its limit of psi was not checked: the baseline has no such column" in text
+    words_of = [
+        "--repo",
+        str(tmp_path),
+        "drift",
+        "model",
+        "--baseline",
+        str(tmp_path / "words.parquet"),
+        "--at",
+        hours(3).isoformat(),
+    ]
+    codes = [CliRunner().invoke(app, [*words_of, *more]).exit_code for more in ([], ["--fail-on-drift"])]
+    assert codes == [0, 3]

@@ -36,13 +36,16 @@ def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
         keep=False,
     )  # fmt: skip
-    beyond = PageState(f"{len(found.exceeded)} beyond their limits", "bad" if found.exceeded else "good")
+    unchecked = f", {len(found.unchecked)} not checked" if found.unchecked else ""
+    is_bad = found.exceeded or found.unchecked
+    beyond = PageState(f"{len(found.exceeded)} beyond their limits{unchecked}", "bad" if is_bad else "good")
     facts: list[tuple[str, object]] = [
         ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", within(found.baseline, root)),
         ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", beyond),
     ]  # fmt: skip
     notes = [f"{name} was not compared: {why}" for name, why in found.not_compared.items()]
     notes += [f"{within(path, root)} is damaged: {why}" for path, why in found.damaged.items()]
+    notes += [f"{of.feature}: its limit of {of.measure} was not checked: {of.why}" for of in found.unchecked]
     shown = overlaid(found)
     values = {**form, "is_run": True, "facts": facts, "notes": notes, "left_out": len(found.features) - len(shown)}
     return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})

@@ -18,7 +18,7 @@ from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.reports.audit.logged import answered, chunks
 from featurestore.reports.drift.baseline import Baseline
-from featurestore.reports.drift.report import Drift, FeatureDrift, PeriodDrift
+from featurestore.reports.drift.report import Drift, FeatureDrift, PeriodDrift, UncheckedLimit
 from featurestore.semantics.service import ResolvedService, ServiceColumn
 from featurestore.semantics.values import canonical_chunks
 from featurestore.serving.log.serving_log import segments
@@ -69,18 +69,23 @@ def drift(project: Project, asked: DriftAsked) -> Drift:
             raise _nothing(version, start, asked.since)
     else:
         before, words = asked.baseline.columns(version), asked.baseline.title
-    features, left_out = [], {}
+    features, left_out, unchecked = [], {}, []
     for column in version.columns:
         why = _why_not(column, before, served, words)
         if why is None:
-            features.append(_compared(column, before[column.name], served, asked, version))
+            feature = _compared(column, before[column.name], served, asked, version)
+            features.append(feature)
+            unchecked += feature.unchecked
         else:
             left_out[column.name] = why
+            limits = _limits(column, version).items()
+            unchecked += [UncheckedLimit(column.name, measure, limit, why) for measure, limit in limits]
+        unchecked += _of_no_measure(column, version)
     return Drift(
         project=project.config.project, service=version.name, fingerprint=version.fingerprint, baseline=words,
         since=to_datetime(asked.since), until=to_datetime(asked.until), features=tuple(features),
         exceeded=tuple(of for feature in features for of in feature.exceeded), damaged=damaged, not_compared=left_out,
-        compared_at=to_datetime(project.now()),
+        compared_at=to_datetime(project.now()), unchecked=tuple(unchecked),
     )  # fmt: skip
 
 
@@ -176,6 +181,14 @@ def _limits(column: ServiceColumn, version: ResolvedService) -> Mapping[str, flo
         for name, limit in {**everywhere, **(own if isinstance(own, Mapping) else {})}.items()
         if name in known
     }
+
+
+def _of_no_measure(column: ServiceColumn, version: ResolvedService) -> list[UncheckedLimit]:
+    """The feature's own limits of measures that its type has not."""
+    own, known = version.declared.drift_limits.get(column.name), measures_of(column.type)
+    why = f"a {column.type} has the measures {', '.join(known)}"
+    said = own.items() if isinstance(own, Mapping) else ()
+    return [UncheckedLimit(column.name, measure, limit, why) for measure, limit in said if measure not in known]
 
 
 def _periods(

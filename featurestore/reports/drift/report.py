@@ -30,6 +30,15 @@ class Exceeded(NamedTuple):
     limit: float
 
 
+class UncheckedLimit(NamedTuple):
+    """A limit that nothing could be held against, so that nobody knows whether it is kept."""
+
+    feature: str
+    measure: str
+    limit: float
+    why: str
+
+
 @dataclass(frozen=True)
 class PeriodDrift:
     """The values of one feature that were served within one period, against the same baseline."""
@@ -73,6 +82,18 @@ class FeatureDrift:
             if (value := self.distances.get(measure)) is not None and value > limit
         ]
 
+    @property
+    def unchecked(self) -> list[UncheckedLimit]:
+        """The limits of distances that there are not, though a side has values. Of two sides without any, nothing has drifted."""
+        sides = {"the baseline": self.shape.baseline, "what was served": self.shape.served}
+        empty = [name for name, shares in sides.items() if not any(shares)]
+        why = f"{empty[0]} has no values" if empty else "a side has no finite values"
+        return [
+            UncheckedLimit(self.feature, measure, limit, why)
+            for measure, limit in self.limits.items()
+            if self.distances.get(measure) is None and len(empty) < len(sides)
+        ]
+
 
 @dataclass(frozen=True)
 class Drift(Reported):
@@ -95,6 +116,9 @@ class Drift(Reported):
     not_compared: Mapping[str, str]
     """Features of the service that are left out → why."""
     compared_at: datetime
+    unchecked: tuple[UncheckedLimit, ...] = ()
+    """Every limit that could not be checked: of features that are left out, where a side has no values, and of measures that a
+    feature's type has not."""
 
     def feature(self, name: str) -> FeatureDrift:
         """That of one column; KeyError where there is none of the name."""
@@ -144,6 +168,7 @@ class Drift(Reported):
             f"{of.feature} is over its limit: {of.measure} is {_number(of.value)}, where {_number(of.limit)} is allowed"
             for of in self.exceeded
         ]
+        notes += [f"{of.feature}: its limit of {of.measure} was not checked: {of.why}" for of in self.unchecked]
         limited = sum(len(feature.limits) for feature in self.features)
         notes.append(
             f"{len(self.features)} features compared, {len(self.exceeded)} of {limited} limits exceeded. Drift is another "
