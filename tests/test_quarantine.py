@@ -29,7 +29,7 @@ from featurestore.backup.restore import restore_backup
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, PushError, RequestError
 from featurestore.push import quarantine
-from featurestore.types import Bool, Float64, Int64, Timestamp
+from featurestore.types import Bool, FeatureType, Float64, Int64, Timestamp
 from tests.small import NOON, THING, apply, both, hours, opened, table, write
 
 FEATURES = {"x": Latest("x"), "sum": Sum("x", window="1d"), "rows": Count(window="lifetime")}
@@ -247,3 +247,39 @@ def test_quarantine_is_backed_up_and_restored(tmp_path: Path) -> None:
     restore_backup(tmp_path / "whole.tar", tmp_path / "again")
     with FeatureStore(tmp_path / "again", clock=ManualClock(NOON)) as again:
         assert again.quarantined_rows("pushed") == before
+
+
+BEFORE = {"thing": Int64, "id": Int64, "at": Timestamp, "x": Float64, "gone": Bool}
+SINCE = {
+    "added": {**BEFORE, "more": Int64},
+    "left out": {name: of for name, of in BEFORE.items() if name != "gone"},
+    "of another type": {**BEFORE, "x": Int64},
+}
+
+
+@pytest.mark.parametrize("schema", SINCE.values(), ids=SINCE)
+def test_rows_of_other_columns_are_shown_forgotten_and_discarded(schema: dict[str, FeatureType]) -> None:
+    """None is replayed, since the log takes rows of the columns alone with which it began; a forgotten key is in neither."""
+
+    def view(schema: dict[str, FeatureType]) -> FeatureView:
+        source = PushSource("pushed", schema=schema, event_time="at", identity="id", expectations=[limit(100)])
+        return FeatureView("view", entity=THING, source=source, features={"rows": Count(window="lifetime")})
+
+    with opened(view(BEFORE)) as (store, clock):
+        store.push("pushed", [row(1, 150.0), row(2, 160.0, thing=2), row(3, 1.0), row(4, 1.0, thing=2)])
+        store.push("pushed", [{**row(5, 1.0, thing=2), "at": hours(-24 * 90)}])
+        apply(store, view(schema))
+        first, second = store.quarantined_rows("pushed")
+        assert (first.values, first.unmet) == (row(1, 150.0) | {"gone": None}, (quarantine.OTHER_COLUMNS,))
+        done = store.replay_quarantined("pushed")
+        assert set(done) == {first.id, second.id}
+        assert "columns were changed since it was kept aside" in str(done[first.id or 0])
+
+        clock.set(hours(1))
+        for dry_run in (True, False):
+            told = store.forget("thing", {"thing": 2}, dry_run=dry_run)
+            assert (told.log_rows, told.late_rows) == ({"pushed": 1}, {"pushed": 2})
+        assert store.forget("thing", {"thing": 2}, dry_run=True).log_rows == {}
+        assert store.quarantined_rows("pushed") == [first]
+        assert store.discard_quarantined("pushed") == 1
+        assert store.quarantined_rows("pushed") == []

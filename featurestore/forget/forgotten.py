@@ -22,7 +22,7 @@ class Forgotten(Reported):
     log_rows: dict[str, int]
     """By push source, how many rows of its log were emptied."""
     late_rows: dict[str, int]
-    """The same of the rows that came too late to count, and of those that were taken back."""
+    """The same of the rows that came too late to count, that are in quarantine, and that were taken back."""
     served_rows: int
     """How many rows the serving log had."""
     refilled: tuple[str, ...]
@@ -38,7 +38,7 @@ class Forgotten(Reported):
         """What goes, by place."""
         rows: list[tuple[object, ...]] = [("online", view, count) for view, count in self.records.items()]
         rows += [("push log", source, count) for source, count in self.log_rows.items()]
-        rows += [("late or taken back", source, count) for source, count in self.late_rows.items()]
+        rows += [("late, in quarantine or taken back", source, count) for source, count in self.late_rows.items()]
         rows.append(("serving log", "", self.served_rows))
         key = f"a key of entity '{self.entity}' by {', '.join(self.columns)}"
         title = f"Would forget {key}:" if self.dry_run else f"Forgot {key}:"

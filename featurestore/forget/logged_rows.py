@@ -33,11 +33,16 @@ class LoggedSource(NamedTuple):
 
 
 def mappings(views: Iterable[ResolvedView]) -> tuple[ResolvedView, ...]:
-    """Of views over one source, those that find a key in different columns."""
+    """Of views over one source, those that find a key in different columns, or in rows of different columns: a log keeps those that
+    it began with."""
     found: dict[object, ResolvedView] = {}
     for view in views:
+        source = view.source
+        assert isinstance(source, PushSource)
         columns = tuple(key.column for key in view.keys)
-        found.setdefault((columns, tuple(sorted(view.source.derived.items())), view.source.timezone), view)
+        found.setdefault(
+            (columns, tuple(sorted(source.derived.items())), source.timezone, frozenset(source.columns)), view
+        )
     return tuple(found.values())
 
 
@@ -57,15 +62,23 @@ def _are_forgotten(
     found = np.zeros(rows.num_rows, np.bool_)
     for view in logged.views:
         assert isinstance(view.source, PushSource)
-        if view.source.columns.keys() <= set(rows.column_names):  # else it was of another log
-            scan = session.scan_logged(view.source, rows, "logged_rows")
-            sql = f"SELECT row FROM ({words_sql(view, scan)}) WHERE forgotten"
-            try:
-                places = session.connection.sql(sql).fetchnumpy()["row"]
-            except duckdb.Error as error:  # of an expression of an older version, say, that fails for a row
-                raise SourceError(f"{view.declared.title} over {view.source.title}: {engine_words(error)}") from error
-            found[places.astype(np.int64)] = True
+        scan = session.scan_logged(view.source, _with_columns(view.source, rows), "logged_rows")
+        sql = f"SELECT row FROM ({words_sql(view, scan)}) WHERE forgotten"
+        try:
+            places = session.connection.sql(sql).fetchnumpy()["row"]
+        except duckdb.Error as error:  # of an expression of an older version, say, that fails for a row
+            raise SourceError(f"{view.declared.title} over {view.source.title}: {engine_words(error)}") from error
+        found[places.astype(np.int64)] = True
     return found
+
+
+def _with_columns(source: PushSource, rows: pa.Table) -> pa.Table:
+    """Rows of a log with every column that a version of its source has, null where the log, which keeps those that it began with,
+    has it not. So a row has a key wherever the columns of the key are there, and none elsewhere."""
+    for name, of in source.columns.items():
+        if name not in rows.column_names:
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, of.arrow))
+    return rows
 
 
 def counting(session: Session, views: Sequence[ResolvedView], rows: pa.Table) -> list[str]:
@@ -73,7 +86,7 @@ def counting(session: Session, views: Sequence[ResolvedView], rows: pa.Table) ->
     found = []
     for view in views:
         assert isinstance(view.source, PushSource)
-        words = words_sql(view, session.scan_logged(view.source, rows, "logged_rows"))
+        words = words_sql(view, session.scan_logged(view.source, _with_columns(view.source, rows), "logged_rows"))
         sql = f"SELECT count(*) FROM ({words}) WHERE {has_key(view)} AND event_us IS NOT NULL"
         if session.connection.execute(sql).fetchall()[0][0]:
             found.append(view.name)

@@ -175,8 +175,17 @@ class Pusher:
         source = self._applied().source
         if not source.identity or not rows.num_rows:
             return
+        types = {field.name: field.type for field in rows.schema}
+        there = [name for name, of in source.columns.items() if types.get(name) == of.arrow]
+        if not {*source.identity} <= {
+            *there
+        }:  # the log keeps the columns that it began with, and these are of a later version
+            return
         known = set(rows[KNOWN_AT].to_pylist())
-        keys, erased = list(dict.fromkeys(identity_keys(source, self._state.prefix, rows))), {*digests_of(source, rows)}
+        keys, erased = (
+            list(dict.fromkeys(identity_keys(source, self._state.prefix, rows))),
+            {*digests_of(source, rows, there)},
+        )
         with self.alone("forgetting rows"):
             puts: Puts = {}
             for key, data in zip(keys, self._store.get(keys).values, strict=True):

@@ -20,6 +20,9 @@ from featurestore.sources.push_logs import QUARANTINE
 REPLAYED = "(replayed from quarantine)"
 """Under which a source's log has the ids of rows that were taken again and are not erased yet."""
 
+OTHER_COLUMNS = "the columns that the source has by now"
+"""What a row does not meet that a former definition of the source kept aside."""
+
 ERASED_AT_ONCE = 100
 """Rows that are erased together: each erasure begins a segment of the log."""
 
@@ -60,6 +63,10 @@ class PushedQuarantine:
 
         The log keeps which were taken and not erased yet, in the same append as each row, so that none is taken twice. ids: only these.
         """
+        table = self._chosen(ids)
+        if not self._has_columns(table):
+            why = "the source's columns were changed since it was kept aside; push its values as a row of now, and discard it"
+            return {number: PushError(f"{self._source.title}: {why}") for number in table[KNOWN_AT].to_pylist()}
         self._erase_replayed()
         table = self._chosen(ids)
         done: dict[int, Pushed | PushError] = {}
@@ -138,15 +145,31 @@ class PushedQuarantine:
                 raise NotFoundError(f"No row {number} of {self._source.title} is in quarantine")
         return table.filter(pc.is_in(table[KNOWN_AT], pa.array(ids, pa.int64())))
 
+    def _has_columns(self, table: pa.Table) -> bool:
+        """Whether rows have the columns that the source has by now; else they were kept aside by a former definition."""
+        own = {field.name: field.type for field in table.schema if field.name not in {KNOWN_AT, REPLACES}}
+        return own == {name: of.arrow for name, of in self._source.columns.items()}
+
     def _described(self, table: pa.Table) -> list[QuarantinedRow]:
-        expectations = pushed_expectations(self._source)
-        flags = unmet(self._source, expectations, table)
-        columns = {name: scalars(table[name].combine_chunks()) for name in self._source.columns}
+        why = self._unmet(table) if self._has_columns(table) else [(OTHER_COLUMNS,)] * table.num_rows
+        columns = {
+            name: scalars(table[name].combine_chunks())
+            for name in table.column_names
+            if name not in {KNOWN_AT, REPLACES}
+        }
         return [
             QuarantinedRow(
                 number, f"kept aside at {to_datetime(number):%Y-%m-%d %H:%M:%S}Z",
-                {name: values[row] for name, values in columns.items()},
-                tuple(expectations[place].said.title for place in removing(expectations) if flags[place][row]),
+                {name: values[row] for name, values in columns.items()}, why[row],
             )
             for row, number in enumerate(table[KNOWN_AT].to_pylist())
         ]  # fmt: skip
+
+    def _unmet(self, table: pa.Table) -> list[tuple[str, ...]]:
+        """What each row does not meet, of what is expected by now."""
+        expectations = pushed_expectations(self._source)
+        flags = unmet(self._source, expectations, table)
+        return [
+            tuple(expectations[place].said.title for place in removing(expectations) if flags[place][row])
+            for row in range(table.num_rows)
+        ]
