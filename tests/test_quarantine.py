@@ -283,3 +283,27 @@ def test_rows_of_other_columns_are_shown_forgotten_and_discarded(schema: dict[st
         assert store.quarantined_rows("pushed") == [first]
         assert store.discard_quarantined("pushed") == 1
         assert store.quarantined_rows("pushed") == []
+
+
+def test_what_was_corrected_or_deleted_since_is_replayed_only_by_its_id() -> None:
+    """It would replace what came later; another push of the very same row is none, and a replay of it changes nothing."""
+    with opened(pushed_view(100)) as (store, clock):
+        store.push("pushed", [row(1, 1.0), row(2, 2.0), row(5, 5.0)])
+        clock.set(hours(0.1))
+        bad = [row(1, 150.0), row(2, 160.0), row(3, 170.0), row(4, 180.0), row(5, 190.0)]
+        store.push("pushed", bad)
+        first, second, third, fourth, fifth = (one.id or 0 for one in store.quarantined_rows("pushed"))
+        clock.set(hours(0.2))
+        store.push("pushed", [row(1, 15.0)])
+        store.push("pushed", [{**row(2, None), "gone": True}])
+        apply(store, pushed_view(1000))
+        store.push("pushed", [row(4, 180.0)])
+        clock.set(hours(0.3))
+
+        done = store.replay_quarantined("pushed")
+        assert (done[third], done[fourth], done[fifth]) == ((1, 0, 0), (0, 1, 0), (1, 0, 0))
+        assert all("another version of it was pushed since" in str(done[one]) for one in (first, second))
+        assert both(store, thing=[1])["view__sum"] == [15.0 + 170.0 + 180.0 + 190.0]
+        assert store.replay_quarantined("pushed", [first]) == {first: (1, 0, 0)}
+        assert both(store, thing=[1])["view__sum"] == [150.0 + 170.0 + 180.0 + 190.0]
+        assert [one.id for one in store.quarantined_rows("pushed")] == [second]

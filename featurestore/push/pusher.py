@@ -169,6 +169,18 @@ class Pusher:
                 self._state.swap(puts, state._replace(applied=upto, confirmed=upto))
             return len(before) - before.count(None) + len(damaged)
 
+    def overtaken(self, rows: pa.Table) -> list[bool]:
+        """Of each row that was kept aside at its known_at, whether another version of it was learned since, or it was deleted."""
+        known = self._state.known(self._applied().source, rows)
+        if not known.keys:
+            return [False] * rows.num_rows
+        return [
+            held is not None and held.known_at > aside and digest not in held.versions
+            for held, digest, aside in zip(
+                map(known.identities.__getitem__, known.keys), known.digests, rows[KNOWN_AT].to_pylist(), strict=True
+            )
+        ]
+
     def forget_rows(self, rows: pa.Table) -> None:
         """Forget what is remembered of logged rows, so that they are new when they are pushed again. What is remembered of later
         versions of them stays."""

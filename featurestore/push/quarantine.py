@@ -23,6 +23,12 @@ REPLAYED = "(replayed from quarantine)"
 OTHER_COLUMNS = "the columns that the source has by now"
 """What a row does not meet that a former definition of the source kept aside."""
 
+OVERTAKEN = (
+    "another version of it was pushed since it was kept aside, or it was deleted; discard it, or replay it by its id, and it "
+    "replaces that"
+)
+"""Why a row is not replayed that nobody named."""
+
 ERASED_AT_ONCE = 100
 """Rows that are erased together: each erasure begins a segment of the log."""
 
@@ -61,7 +67,8 @@ class PushedQuarantine:
     def replay(self, ids: Sequence[int] | None) -> dict[int, Pushed | PushError]:
         """Push rows again that meet what is expected by now; what became of each, by its id. One that was taken is kept aside no more.
 
-        The log keeps which were taken and not erased yet, in the same append as each row, so that none is taken twice. ids: only these.
+        The log keeps which were taken and not erased yet, in the same append as each row, so that none is taken twice. ids: only these,
+        and those too of which another version was learned since, which they then replace.
         """
         table = self._chosen(ids)
         if not self._has_columns(table):
@@ -71,8 +78,13 @@ class PushedQuarantine:
         table = self._chosen(ids)
         done: dict[int, Pushed | PushError] = {}
         taken: list[int] = []
+        pusher = self._pushing.pusher_of(self._source.name)
+        overtaken = pusher.overtaken(table) if ids is None and pusher is not None else [False] * table.num_rows
         for place, row in enumerate(self._described(table)):
             assert row.id is not None
+            if overtaken[place]:
+                done[row.id] = PushError(f"{self._source.title}: {OVERTAKEN}")
+                continue
             if row.unmet:
                 done[row.id] = PushError(f"{self._source.title}: it does not meet {' and '.join(row.unmet)}")
                 continue
