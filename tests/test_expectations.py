@@ -31,8 +31,8 @@ from featurestore import (
     Sum,
     Unique,
 )
-from featurestore.errors import DeclarationError, ExpectationError
-from tests.small import NOON, THING, apply, both, hours, opened, table, trained, write
+from featurestore.errors import DeclarationError, ExpectationError, SourceError
+from tests.small import NOON, THING, apply, both, hours, opened, spine, table, trained, write
 
 
 def rows(*given: tuple[int, float, float | None]) -> pa.Table:
@@ -59,6 +59,50 @@ def test_a_quarantined_row_is_in_neither_training_nor_serving(tmp_path: Path) ->
     assert found["view__mean"] == [2.0, None, None]
     assert found["view__rows"] == [2, None, 1]
     assert found["view__x__status"] == ["PRESENT", "MISSING", "PRESENT"]
+
+
+def test_columns_of_several_types_have_limits_of_the_wider_one(tmp_path: Path) -> None:
+    """What was applied is read again and is the same view; a wider type that comes later is a change where limits are others."""
+    for name, number in (("a", pa.array([5], pa.int32())), ("b", pa.array([-0.5]))):
+        write(tmp_path / f"{name}.parquet", table(thing=[1], at=[hours(-1)], x=pa.array([1.0]), number=number))
+    for least in (0, 0.0, -0.25):
+        expected = [InRange("number", at_least=least, otherwise="quarantine")]
+        with opened(view_over(tmp_path / "*.parquet", expected)) as (store, _):
+            assert both(store, thing=[1])["view__rows"] == [1]
+            assert store.audit().skewed == 0
+
+    write(tmp_path / "b.parquet", table(thing=[1], at=[hours(-1)], x=pa.array([1.0]), number=pa.array([6], pa.int32())))
+    view = view_over(tmp_path / "*.parquet", [InRange("number", at_least=0, otherwise="quarantine")])
+    with opened(view) as (store, clock):
+        assert both(store, thing=[1])["view__rows"] == [2]
+        later = table(thing=[1], at=[hours(0.5)], x=pa.array([1.0]), number=pa.array([2**40]))
+        write(tmp_path / "c.parquet", later)  # limits of Int32 and Int64 are the same
+        clock.set(hours(1))
+        assert both(store, thing=[1])["view__rows"] == [3]
+        write(tmp_path / "c.parquet", later.set_column(3, "number", pa.array([0.5])))
+        clock.set(hours(2))
+        with pytest.raises(SourceError, match="column 'number' was Int32"):
+            store.materialize(progress=False)
+
+
+def test_one_limit_said_twice_and_one_of_many_values_are_told_as_what_they_are(tmp_path: Path) -> None:
+    """A source quarantines what a view warns of; two long lists that begin alike are two expectations, and none fills a page."""
+    path = write(tmp_path / "rows.parquet", GIVEN)
+    values = [*range(5000)]
+    said = [HIGH, InSet("thing", values, otherwise="warn"), InSet("thing", [*values[:-1], 5000], otherwise="warn")]
+    warned = [InRange("x", at_least=0, at_most=100, otherwise="warn")]
+    source = ParquetSource("rows", str(path), event_time="at", expectations=said)
+    view = FeatureView("view", entity=THING, source=source, refresh="1h", features=FEATURES, expectations=warned)
+    with opened(view) as (store, _):
+        frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
+        notices = [told for told in frame.manifest["notices"] if HIGH.title in told]
+        assert [told.rpartition(": ")[2] for told in notices] == [
+            "quarantined, and count nowhere",
+            "counted all the same",
+        ]
+        titles = {one.expectation for one in store.quarantine().unmet}
+        assert len(titles) == 3
+        assert max(map(len, titles)) < 320
 
 
 def test_what_a_view_expects_is_its_own(tmp_path: Path) -> None:

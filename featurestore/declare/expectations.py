@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Literal, TypedDict, Unpack
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, SerializeAsAny, model_validator
@@ -66,6 +67,8 @@ def _text(given: str) -> str:
 
 Value = Annotated[Any, PlainValidator(_value), PlainSerializer(_plain)]
 RANGED = ("Int32", "Int64", "Float32", "Float64", "Decimal", "Date", "Timestamp")
+LONGEST_TITLE = 300
+"""Characters of an expectation by which messages, counts and metrics call it."""
 LISTED = ("Int32", "Int64", "String", "Bool", "Date", "Decimal")
 
 
@@ -82,12 +85,15 @@ class Expectation(Declaration):
 
     @property
     def title(self) -> str:
-        """As it is written, without what happens otherwise."""
+        """As it is written, without what happens otherwise. Of a long one the beginning, and by what it is known from others."""
         said = ((name, getattr(self, name)) for name in self.takes)
         inside = [
             repr(value) if name == "column" else f"{name}={_shown(value)}" for name, value in said if value is not None
         ]
-        return f"{type(self).__name__}({', '.join(inside)})"
+        whole = f"{type(self).__name__}({', '.join(inside)})"
+        if len(whole) <= LONGEST_TITLE:
+            return whole
+        return f"{whole[:LONGEST_TITLE]}… {blake2b(whole.encode(), digest_size=4).hexdigest()})"
 
 
 def _shown(value: Any) -> str:

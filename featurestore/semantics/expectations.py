@@ -16,7 +16,7 @@ from featurestore.declare.expectations import RowExpectation, compared
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.lazy import pa, pc
-from featurestore.semantics.columns import read_sql
+from featurestore.semantics.columns import read_sql, type_of_column
 from featurestore.semantics.sql import literal, quote
 from featurestore.types import FeatureType, micros_of
 
@@ -39,6 +39,11 @@ class SettledExpectation(NamedTuple):
     def meaning(self) -> list[Any]:
         """All that says which rows meet it, as plain JSON."""
         return self.said.meaning(self.type)
+
+    def is_of(self, raw: str) -> bool:
+        """Whether it means the same of a column of a DuckDB type."""
+        of = type_of_column(raw)
+        return not self.limits or (of is not None and compared(of) == compared(self.type))
 
 
 def settle(said: RowExpectation, of: FeatureType) -> SettledExpectation:

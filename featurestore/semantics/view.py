@@ -246,17 +246,27 @@ def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) ->
         ttl=view.said("ttl"),
         columns=columns,
         raw={name: raw[name] for name in columns},
-        first=_first(raw, columns, features),
+        first=_first(raw, columns, features, expectations),
         expectations=expectations,
     )
 
 
-def _first(raw: Mapping[str, str], columns: Iterable[str], features: Sequence[ResolvedFeature]) -> dict[str, str]:
-    """The columns of several types whose wider type is no part of a view's identity: those of which no state is kept, so
-    that files of a wider type change no value."""
+def _first(
+    raw: Mapping[str, str],
+    columns: Iterable[str],
+    features: Sequence[ResolvedFeature],
+    expectations: Sequence[SettledExpectation],
+) -> dict[str, str]:
+    """The columns of several types whose wider type is no part of a view's identity: those of which no state is kept, and with
+    whose values no limits are compared as other types, so that files of a wider type change no value."""
     kept = {feature.fold.column for feature in features if not feature.plain}
     mixed = {name: mix for name in columns if name not in kept and (mix := RawColumns.mix(raw, name)) is not None}
-    return {name: mix.first for name, mix in mixed.items()}
+    other = {
+        one.said.column
+        for one in expectations
+        if one.said.column in mixed and not one.is_of(mixed[one.said.column].first)
+    }
+    return {name: mix.first for name, mix in mixed.items() if name not in other}
 
 
 def _feature(

@@ -39,14 +39,13 @@ def unmet_rows(session: Session, view: ResolvedView) -> UnmetRows:
 def check_rows(view: ResolvedView, unmet: UnmetRows) -> Iterator[str]:
     """What is to be known of rows that do not meet expectations that do not refuse, in words; ExpectationError where one does."""
     found = [
-        Finding(one.said, count, f"{_rows(count)} not meet {one.said.title}")
+        (one, Finding(one.said, count, f"{_rows(count)} not meet {one.said.title}"))
         for one in view.expectations
         if (count := unmet.get(one.said.title))
     ]
-    _refuse(view, found)
-    becomes = {one.said.title: _becomes(one) for one in view.expectations}
-    for one in found:
-        yield f"view '{view.name}': of {view.source.title}, {one.why}: {becomes[one.said.title]}"
+    _refuse(view, [finding for _, finding in found])
+    for one, finding in found:
+        yield f"view '{view.name}': of {view.source.title}, {finding.why}: {_becomes(one)}"
 
 
 def source_findings(session: Session, view: ResolvedView, *, now: int, last_rows: int | None = None) -> list[Finding]:
