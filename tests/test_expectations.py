@@ -27,11 +27,13 @@ from featurestore import (
     Mean,
     NotNull,
     ParquetSource,
+    PushSource,
     RowCount,
     Sum,
     Unique,
 )
 from featurestore.errors import DeclarationError, ExpectationError, SourceError
+from featurestore.types import Float64, Int64, Timestamp
 from tests.small import NOON, THING, apply, both, hours, opened, spine, table, trained, write
 
 
@@ -369,3 +371,37 @@ def test_a_source_that_lost_rows_since_the_last_load_publishes_nothing(tmp_path:
         write(path, rows(four[0]))
         clock.set(hours(3))
         assert both(store, thing=[1])["view__rows"] == [1]
+
+
+@pytest.mark.parametrize("otherwise", ["refuse", "quarantine", "warn"])
+def test_rows_of_a_history_are_refused_or_counted(
+    otherwise: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By training, materialize and the list alike; what happened after the cutover counts nowhere anyhow."""
+    history = write(tmp_path / "rows.parquet", rows((1, -3, 1.0), (1, -2, 500.0), (1, 1, 900.0)))
+    expected = InRange("x", at_most=100, otherwise=otherwise)
+    source = PushSource(
+        "pushed", schema={"thing": Int64, "at": Timestamp, "x": Float64}, event_time="at", expectations=[expected],
+        history=ParquetSource("old", str(history), event_time="at", known_after="1m"), cutover=hours(-1),
+    )  # fmt: skip
+    view = FeatureView("view", entity=THING, source=source, features={"rows": Count(window="lifetime")})
+    with opened(view) as (store, _):
+        assert [(one.of, one.otherwise, one.rows) for one in store.quarantine().unmet] == [
+            ("view", otherwise, 1),
+            ("pushed", "quarantine", 0),
+        ]
+        if otherwise == "refuse":
+            for asked in (
+                lambda: store.materialize(progress=False),
+                lambda: store.get_historical_features(spine(NOON, thing=[1]), "service"),
+            ):
+                with pytest.raises(ExpectationError, match="1 row does not meet InRange"):
+                    asked()
+            return
+        (run,) = store.materialize(progress=False)
+        assert run.unmet == {expected.title: 1}
+        assert f"1 row does not meet {expected.title}" in caplog.text
+        frame = store.get_historical_features(spine(NOON, thing=[1]), "service")
+        assert frame.manifest["unmet_expectations"] == {"view": {expected.title: 1}}
+        assert both(store, thing=[1])["view__rows"] == [2 if otherwise == "warn" else 1]
+        assert store.audit().skewed == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,15 @@ from featurestore.clock import Clock, to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
 from featurestore.durable.forks import mutex
-from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError, apply_first, did_you_mean
+from featurestore.errors import (
+    NotFoundError,
+    OnlineUnavailableError,
+    PushError,
+    SourceError,
+    apply_first,
+    did_you_mean,
+)
+from featurestore.lazy import duckdb
 from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.online.source_state import LAG_US, Witness
@@ -32,10 +41,14 @@ from featurestore.registry.documents import pushed_source
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry, RegistryState, Version
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.expected import UnmetRows, check_rows, row_expectations, unmet_rows
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import ASIDE
 from featurestore.sources.source_files import again
+from featurestore.sources.unreadable import engine_words
+
+LOGGER = logging.getLogger("featurestore")
 
 CLOCK_WAIT_SECONDS = 10.0
 """Seconds for which a push waits for the online store's clock, which may stand still, or have been set back."""
@@ -176,6 +189,7 @@ class Pushing:
             pusher.repair()
             return []
         began, instant = time.perf_counter(), reading.now
+        unmet = again(lambda: self._expected(view))
 
         def publish(upto: int) -> dict[bytes, bytes | None]:
             nonlocal instant
@@ -185,8 +199,33 @@ class Pushing:
         keys = again(lambda: pusher.fill(view, publish))
         seconds = time.perf_counter() - began
         return [
-            Run(view.name, view.fingerprint, instant, reading.now, keys, keys, full=True, seconds=seconds, files=())
+            Run(
+                view.name,
+                view.fingerprint,
+                instant,
+                reading.now,
+                keys,
+                keys,
+                full=True,
+                seconds=seconds,
+                files=(),
+                unmet=unmet,
+            )
         ]
+
+    def _expected(self, view: ResolvedView) -> UnmetRows:
+        """How many rows of the source's history do not meet what is expected, which is logged; ExpectationError where one refuses."""
+        if not row_expectations(view):
+            return {}
+        with self._offline.session() as session, session.reading():
+            try:
+                unmet = unmet_rows(session, view)
+            except duckdb.Error as error:
+                title = f"{view.declared.title} over {view.source.title}"
+                raise SourceError(f"{title}: {engine_words(error)} ({view.source.origin})") from error
+        for said in check_rows(view, unmet):
+            LOGGER.warning(said)
+        return unmet
 
     def repair(self) -> None:
         """Apply what dead pushers left in the logs of all sources. Raises LogError and OnlineStoreError."""

@@ -14,7 +14,7 @@ from featurestore.report import Report, Reported, ReportTable, within
 from featurestore.semantics.rows import unmet_rows_sql
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.expected import unmet_rows
+from featurestore.sources.expected import row_expectations, unmet_rows
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
 
@@ -54,12 +54,12 @@ def quarantine(project: Project) -> Quarantine:
     """What is in quarantine of all that is applied. Raises SourceError and LogError."""
     found = []
     for view in project.applied(None):
-        if view.expectations:
+        if expected := row_expectations(view):
             with project.offline.session() as session:
                 counts = _asked(session, view)
             found += [
                 UnmetExpectation(view.name, one.said.title, one.said.otherwise, counts[one.said.title])
-                for one in view.expectations
+                for one in expected
             ]
     for source in project.pushing.sources():
         aside = pushed_quarantine(project, source.name)

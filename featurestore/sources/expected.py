@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from featurestore.declare.durations import show_duration
 from featurestore.declare.expectations import Expectation, Freshness, RowCount, SourceExpectation, Unique
+from featurestore.declare.push import PushSource
 from featurestore.errors import ExpectationError, did_you_mean
-from featurestore.semantics.expectations import SettledExpectation
+from featurestore.semantics.expectations import SettledExpectation, pushed_expectations
 from featurestore.semantics.rows import newest_known_sql, unmet_counts_sql
 from featurestore.semantics.sql import quote
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.history import unmet_history_sql
 from featurestore.sources.session import Session
 
 UnmetRows = Mapping[str, int]
@@ -28,19 +30,34 @@ class Finding(NamedTuple):
     """What is so instead, in words that follow the source's name."""
 
 
+def row_expectations(view: ResolvedView) -> tuple[SettledExpectation, ...]:
+    """What is expected of each row of files that a view reads; of pushed rows it is when they are pushed, of those of a history here."""
+    source = view.source
+    if isinstance(source, PushSource):
+        return () if source.history is None else pushed_expectations(source)
+    return view.expectations
+
+
 def unmet_rows(session: Session, view: ResolvedView) -> UnmetRows:
-    """How many rows of its source do not meet each expectation of a view."""
-    if not view.expectations:
+    """How many rows of its source's files do not meet each expectation of a view."""
+    expected, source = row_expectations(view), view.source
+    if not expected:
         return {}
-    counts = session.connection.execute(unmet_counts_sql(view, session.scan(view.source))).fetchall()[0]
-    return {one.said.title: count for one, count in zip(view.expectations, counts, strict=True)}
+    if not isinstance(source, PushSource):
+        sql = unmet_counts_sql(view, session.scan(source))
+    elif source.history is None or session.is_given(source):
+        return {}
+    else:
+        sql = unmet_history_sql(source, source.history, session.scan(source.history), session.columns(source.history))
+    counts = session.connection.execute(sql).fetchall()[0]
+    return {one.said.title: count for one, count in zip(expected, counts, strict=True)}
 
 
 def check_rows(view: ResolvedView, unmet: UnmetRows) -> Iterator[str]:
     """What is to be known of rows that do not meet expectations that do not refuse, in words; ExpectationError where one does."""
     found = [
         (one, Finding(one.said, count, f"{_rows(count)} not meet {one.said.title}"))
-        for one in view.expectations
+        for one in row_expectations(view)
         if (count := unmet.get(one.said.title))
     ]
     _refuse(view, [finding for _, finding in found])
@@ -121,7 +138,8 @@ def _refuse(view: ResolvedView, found: Sequence[Finding]) -> None:
     refused = [one for one in found if one.said.otherwise == "refuse"]
     if refused:
         rows = any(not isinstance(one.said, SourceExpectation) for one in refused)
-        shows = f"; `featurestore quarantine show {view.name}` lists the rows" if rows else ""
+        listed = rows and not isinstance(view.source, PushSource)
+        shows = f"; `featurestore quarantine show {view.name}` lists the rows" if listed else ""
         other = 'otherwise="quarantine" or "warn"' if rows else 'otherwise="warn"'
         raise ExpectationError(
             f"{view.declared.title}: of {view.source.title}, {'; '.join(one.why for one in refused)}. Correct the data, or say "

@@ -61,3 +61,11 @@ def history_sql(
     own = ", ".join(filter(None, [f"{known} AS {KNOWN_AT}", f"CAST(NULL AS BIGINT) AS {REPLACES}", beside]))
     rows = timed_sql(history, raw, scan, columns, expectations=pushed_expectations(source))
     return f"SELECT {named}, {own} FROM ({rows}) WHERE event_us IS NOT NULL AND known IS NOT NULL"
+
+
+def unmet_history_sql(source: PushSource, history: Source, scan: Scan, raw: Mapping[str, str]) -> str:
+    """One row: how many rows of a history that happened by the cutover do not meet each of what the push source expects."""
+    expectations = pushed_expectations(source)
+    counts = ", ".join(f"count(*) FILTER (u{i})" for i in range(len(expectations)))
+    rows = timed_sql(history, raw, scan, "1 AS one", expectations=expectations)
+    return f"SELECT {counts} FROM ({rows}) WHERE event_us <= {source.cutover_instant}"

@@ -140,6 +140,10 @@ class Session:
     def _sealed(self, source: PushSource) -> frozenset[str]:
         return self._sources.log(source).sealed_files()
 
+    def is_given(self, source: Source) -> bool:
+        """Whether the session was given the rows of a source, and reads none of its files."""
+        return source.name in self._shared.rows
+
     def scan(self, source: Source) -> Scan:
         """How SQL in this session reads a source, its derived columns included."""
         if source.name not in self._scans:

@@ -25,7 +25,7 @@ from featurestore.semantics.rows import invalid_sql, whole_sql
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
-from featurestore.sources.expected import check_rows, check_source, source_findings, unmet_rows
+from featurestore.sources.expected import check_rows, check_source, row_expectations, source_findings, unmet_rows
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.unreadable import engine_words
@@ -294,7 +294,7 @@ def columns_of(
 def source_counts(session: Session, parts: Sequence[ServiceView]) -> Counts:
     """What is counted of the source rows of parts, whatever is asked for."""
     invalid = {part.name: invalid_rows(session, part.view) for part in parts}
-    unmet = {part.name: unmet_rows(session, part.view) for part in parts if part.view.expectations}
+    unmet = {part.name: unmet_rows(session, part.view) for part in parts if row_expectations(part.view)}
     return Counts(invalid=invalid, unmet=unmet)
 
 
