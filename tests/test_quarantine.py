@@ -307,3 +307,24 @@ def test_what_was_corrected_or_deleted_since_is_replayed_only_by_its_id() -> Non
         assert store.replay_quarantined("pushed", [first]) == {first: (1, 0, 0)}
         assert both(store, thing=[1])["view__sum"] == [150.0 + 170.0 + 180.0 + 190.0]
         assert [one.id for one in store.quarantined_rows("pushed")] == [second]
+
+
+def test_of_two_replays_at_once_one_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the other one is done between its erasing and its last word; each row is taken once."""
+    with opened(pushed_view(100)) as (store, _):
+        store.push("pushed", [row(1, 150.0), row(2, 160.0)])
+        apply(store, pushed_view(1000))
+        erase, others = quarantine.PushedQuarantine._erase, [True]
+
+        def beside_another(self: Any, ids: Any) -> int:
+            if others:
+                others.clear()
+                self._erase_replayed()
+            return erase(self, ids)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(quarantine.PushedQuarantine, "_erase", beside_another)
+            with pytest.raises(PushError, match="another process replays rows of its quarantine; try again"):
+                store.replay_quarantined("pushed")
+        assert store.replay_quarantined("pushed") == {}
+        assert both(store, thing=[1])["view__sum"] == [310.0]

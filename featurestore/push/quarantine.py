@@ -124,7 +124,10 @@ class PushedQuarantine:
                 self._source.name, self._table().slice(0, 0).select(list(self._source.columns)),
                 advance=Advance({REPLAYED: held}, {REPLAYED: ""}),
             )  # fmt: skip
-            nothing.result()
+            try:
+                nothing.result()
+            except DeposedError:
+                raise self._is_replayed_by_another() from None
 
     def discard(self, ids: Sequence[int] | None) -> int:
         """Erase rows without pushing them; how many. ids: only these."""
