@@ -28,7 +28,7 @@ from tests.small import NOON, raised
 from tests.test_push import SWIPES, row, view_over
 
 STOPPED = """
-import os, signal, sys
+import signal, sys, threading
 from datetime import datetime, UTC
 from featurestore import FeatureStore, ManualClock
 from featurestore.sources.log import FileLog
@@ -38,7 +38,7 @@ def stopping(call):
     def stop(*args, **words):
         if not stopped:
             stopped.append(True)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # sent to the process, this thread might go on a while
         return call(*args, **words)
     return stop
 
@@ -52,12 +52,9 @@ with FeatureStore(sys.argv[1], clock=ManualClock(datetime(2024, 5, 1, 12, tzinfo
 
 @contextmanager
 def stopped(folder: Path, where: str) -> Iterator[int]:
-    """The id of a pusher that was stopped in the middle of a push, and goes on afterwards to its end.
-
-    In a session of its own: the kernel lets what is stopped go on where its group of processes loses the last tie to its session.
-    """
+    """The id of a pusher that was stopped in the middle of a push, and goes on afterwards to its end."""
     command = [sys.executable, "-c", STOPPED, str(folder), where]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
     try:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), process.communicate()[1]
@@ -67,6 +64,7 @@ def stopped(folder: Path, where: str) -> Iterator[int]:
         assert process.returncode == 0
     finally:
         process.kill()
+        process.communicate()
 
 
 @contextmanager

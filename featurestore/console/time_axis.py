@@ -14,9 +14,9 @@ MINUTE_US, HOUR_US, DAY_US = 60 * SECOND_US, 3_600 * SECOND_US, 86_400 * SECOND_
 STEPS_US = (
     1, 10, 100, 1_000, 10_000, 100_000,
     *(n * SECOND_US for n in (1, 5, 15, 30)), *(n * MINUTE_US for n in (1, 5, 15, 30)), *(n * HOUR_US for n in (1, 2, 3, 6, 12)),
-    *(n * DAY_US for n in (1, 2, 7, 14, 28, 91, 364, 1_820, 3_640, 36_400, 364_000)),
+    *(n * DAY_US for n in (1, 2, 7, 14, 28, 91, 364, 1_820, 3_640, 36_400, 364_000, 728_000)),
 )  # fmt: skip
-"""How far labels may be from each other."""
+"""How far labels may be from each other; the last for all years that have a date."""
 
 MOST_TICKS = 8
 

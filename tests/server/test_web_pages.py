@@ -200,9 +200,10 @@ def test_what_is_large_is_not_done_on_the_event_loop(store: FeatureStore, monkey
 
     from featurestore.server import hot_routes
 
-    monkeypatch.setattr(hot_routes, "read_request", noting("read", hot_routes.read_request))
+    form = hot_routes.AS_JSON
+    noted_form = form._replace(read=noting("read", form.read), write=noting("written", form.write))
+    monkeypatch.setattr(hot_routes, "AS_JSON", noted_form)
     monkeypatch.setattr(hot_routes, "read_push", noting("read", hot_routes.read_push))
-    monkeypatch.setattr(hot_routes, "json_body", noting("written", hot_routes.json_body))
     monkeypatch.setattr(store, "get_online_features", noting("looked up", store.get_online_features))
     monkeypatch.setattr(store, "submit_push", noting("pushed", store.submit_push))
     small = {"service": "service", "rows": [{"thing": n} for n in range(5)]}

@@ -503,6 +503,11 @@ def test_a_postgresql_that_crashes_is_waited_for(
         thread = threading.Thread(target=lambda: store.consume(stop))
         thread.start()
         try:
+            add(redis, text(0))
+            written += 1
+            while not logged(look):  # it has begun: who begins while the registry is away is told
+                assert thread.is_alive()
+                stop.wait(0.05)
             for _ in range(3):
                 add(redis, *map(text, range(written, written + 40)))
                 written += 40
