@@ -174,7 +174,8 @@ class _Describer:
             "services": self._services_of(view.name, None),
             **types,
         }
-        return fields, {"keys": _keys(view), "features": [_feature(view, name, resolved) for name in view.features]}
+        features = [_feature(view, name, resolved) for name in view.features]
+        return fields, {"keys": _keys(view), "features": features, **_expectations(view)}
 
     def feature(self, view: FeatureView, name: str) -> Description:
         """What one feature of a view means."""
@@ -262,7 +263,9 @@ class _Describer:
 
     def _source(self, source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
         words = source.model_dump(
-            mode="json", exclude_defaults=True, exclude={"name", "kind", "columns", "derived", "history", *LABELS}
+            mode="json",
+            exclude_defaults=True,
+            exclude={"name", "kind", "columns", "derived", "history", "expectations", *LABELS},
         )
         located = self._project.config.model_dump(include={"sources"})["sources"].get(source.name)
         fields = {
@@ -279,7 +282,7 @@ class _Describer:
             }  # fmt: skip
             columns = [{"column": name, "type": str(of)} for name, of in source.columns.items()]
             columns += [{"column": name, "derived_as": text} for name, text in source.derived.items()]
-            return fields, {"columns": columns}
+            return fields, {"columns": columns, **_expectations(source)}
         try:
             raw = self._project.offline.raw_types(source)
         except FeatureStoreError as error:
@@ -288,7 +291,7 @@ class _Describer:
             _said({"column": name, "type": str(type_of_column(of) or of), "derived_as": source.derived.get(name)})
             for name, of in raw.items()
         ]
-        return fields, {"columns": columns}
+        return fields, {"columns": columns, **_expectations(source)}
 
 
 def _times(view: FeatureView) -> dict[str, Any]:
@@ -302,6 +305,12 @@ def _times(view: FeatureView) -> dict[str, Any]:
         word: value if value is None or isinstance(value, str) else show_duration(value) for word, value in said.items()
     }
     return {**times, "said_by_source": inherited, "stale": view.stale}
+
+
+def _expectations(item: Source | FeatureView) -> dict[str, list[dict[str, Any]]]:
+    """What a source or a view itself expects, and what happens where it is not met; no table where nothing is expected."""
+    said = [{"expectation": one.title, "otherwise": one.otherwise} for one in item.expectations]
+    return {"expectations": said} if said else {}
 
 
 def _keys(view: FeatureView) -> list[dict[str, Any]]:

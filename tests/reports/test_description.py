@@ -178,6 +178,19 @@ def test_a_source_tells_its_words_place_and_columns(repo: Path) -> None:
     )
 
 
+def test_what_is_expected_is_told_where_it_is_said(repo: Path) -> None:
+    """Of a source and of a view each its own, as it is written, and what happens otherwise; nothing where nothing is expected."""
+    text = DEFINITIONS.replace('tiebreak=["id"],', 'tiebreak=["id"], expectations=[NotNull("x")],')
+    text = text.replace(
+        'where="x > 0",', 'where="x > 0", expectations=[InRange("x", at_least=0, otherwise="quarantine")],'
+    )
+    (repo / "definitions.py").write_text(text.replace("LastN, Latest", "InRange, LastN, Latest, NotNull"))
+    assert described(repo, "rows")["expectations"] == [{"expectation": "NotNull('x')", "otherwise": "refuse"}]
+    expected = {"expectation": "InRange('x', at_least=0)", "otherwise": "quarantine"}
+    assert described(repo, "view")["expectations"] == [expected]
+    assert "expectations" not in described(repo, "clicks")
+
+
 def test_an_entity_tells_its_key(repo: Path) -> None:
     told = described(repo, "thing")
     assert (told["owner"], told["views"]) == ("us@example.com", ["view", "counts"])
