@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, add_to, opened, place_of
+from featurestore.cli.application import AsJson, add_to, opened, place_of
 from featurestore.cli.output import print_json, print_table
+from featurestore.cli.replayed import print_replayed
 from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.clock import to_datetime
-from featurestore.errors import PushError
 
 if TYPE_CHECKING:
     from featurestore.streams.poison import PoisonMessage
@@ -134,20 +134,7 @@ def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: As
     """
     with opened(context) as store:
         done = store.replay_poison(source, ids)
-    refused = {number: str(one) for number, one in done.items() if isinstance(one, PushError)}
-    if as_json:
-        print_json(
-            {
-                str(number): {"refused": str(one)} if isinstance(one, PushError) else one.to_dict()
-                for number, one in done.items()
-            }
-        )
-    else:
-        typer.echo(f"{len(done) - len(refused)} messages pushed, {len(refused)} refused again")
-        for number, why in refused.items():
-            typer.echo(f"{number}: {why}")
-    if refused:
-        raise typer.Exit(FOUND)
+    print_replayed(done, things="messages", refused_as="refused again", as_json=as_json)
 
 
 def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:

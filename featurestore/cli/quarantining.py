@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from featurestore.cli.application import FOUND, AsJson, add_to, opened
+from featurestore.cli.application import AsJson, add_to, opened
 from featurestore.cli.output import print_found, print_json, print_table
-from featurestore.errors import PushError
+from featurestore.cli.replayed import print_replayed
 
 quarantine = typer.Typer(
     name="quarantine",
@@ -71,16 +71,7 @@ def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: As
     """
     with opened(context) as store:
         done = store.replay_quarantined(source, ids)
-    refused = {number: str(one) for number, one in done.items() if isinstance(one, PushError)}
-    if as_json:
-        told = {n: {"refused": str(one)} if isinstance(one, PushError) else one.to_dict() for n, one in done.items()}
-        print_json({str(number): one for number, one in told.items()})
-    else:
-        typer.echo(f"{len(done) - len(refused)} rows pushed, {len(refused)} stay in quarantine")
-        for number, why in refused.items():
-            typer.echo(f"{number}: {why}")
-    if refused:
-        raise typer.Exit(FOUND)
+    print_replayed(done, things="rows", refused_as="stay in quarantine", as_json=as_json)
 
 
 def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:

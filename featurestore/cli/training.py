@@ -69,41 +69,20 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
         raise SpineError(f"There is no {spine}")
     if part_rows is not None and from_log is not None:
         raise typer.BadParameter("a frame in parts is made of the query alone", param_hint="--from-log")
+    asked = one_or_all(features)
+    options: dict[str, Any] = {
+        "timestamp": timestamp, "timezone": timezone, "with_status": with_status, "with_event_time": with_event_time,
+    }  # fmt: skip
     with opened(context, at=at) as store:
         if estimate:
-            found = store.estimate_historical_features(
-                spine,
-                one_or_all(features),
-                timestamp=timestamp,
-                timezone=timezone,
-                with_status=with_status,
-                with_event_time=with_event_time,
-                part_rows=part_rows,
-            )
+            found = store.estimate_historical_features(spine, asked, part_rows=part_rows, **options)
             print_found(found, as_json=as_json)
             return
         if part_rows is not None:
-            written = store.historical_parts(
-                output,
-                spine,
-                one_or_all(features),
-                timestamp=timestamp,
-                timezone=timezone,
-                with_status=with_status,
-                with_event_time=with_event_time,
-                part_rows=part_rows,
-            )
+            written = store.historical_parts(output, spine, asked, part_rows=part_rows, **options)
             _print_parts(written, as_json=as_json)
             return
-        frame = store.get_historical_features(
-            spine,
-            one_or_all(features),
-            timestamp=timestamp,
-            timezone=timezone,
-            with_status=with_status,
-            with_event_time=with_event_time,
-            from_log=from_log,
-        )
+        frame = store.get_historical_features(spine, asked, from_log=from_log, **options)
         path = frame.to_parquet(output)
     _print_written(path, frame.manifest, as_json=as_json)
 
