@@ -92,3 +92,12 @@ def processes_below(pid: int) -> dict[int, str]:
         below = {child for child, parent in parents.items() if parent in below and child in commands} - set(found)
         found |= {child: commands[child] for child in below}
     return found
+
+
+def spark_executors() -> list[int]:
+    """The processes of the executors of this process's session."""
+    return [
+        pid
+        for pid, said in processes_below(os.getpid()).items()
+        if "java" in said.partition("\0")[0] and "CoarseGrainedExecutor" in said
+    ]

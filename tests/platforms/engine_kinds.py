@@ -17,7 +17,7 @@ from featurestore import FeatureStore
 from featurestore.engines.ray import RayEngine
 from featurestore.engines.spark import SparkEngine
 from featurestore.training.manifest import load_manifest
-from tests.platforms.clusters import processes_below, ray_cluster, spark_session
+from tests.platforms.clusters import processes_below, ray_cluster, spark_executors, spark_session
 from tests.platforms.here_engine import answered_here
 from tests.platforms.shop import bits
 from tests.sources import same_rows
@@ -75,10 +75,7 @@ def of_spark(session: Any) -> EngineKind:
     def workers() -> list[int]:
         if not session.sparkContext.statusTracker().getActiveStageIds():
             return []
-        found = processes_below(os.getpid())
-        return [
-            pid for pid, said in found.items() if "java" in said.partition("\0")[0] and "CoarseGrainedExecutor" in said
-        ]
+        return spark_executors()
 
     return EngineKind("spark", f"Spark {session.version}", frame, workers, exact=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Self
@@ -51,37 +50,22 @@ from featurestore.materialize.records import existing
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online.view_codec import ViewCodec
 from featurestore.types import Int64, String
+from tests.platforms.clusters import PANDAS, ROOT, spark_executors, spark_session
+from tests.platforms.engine_kinds import NOON, ago, write
 from tests.platforms.shop import BLOCK, PAGES
 from tests.servers import RedisCluster, RedisServer
 from tests.sources import same_rows
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ROOT = Path(featurestore.__file__).parents[1]
 USER = Entity("user", key={"user": Int64})
 HOUR = timedelta(hours=1)
-pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(PANDAS)
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A session with two executors, each a process with Python workers of its own."""
-    assert shutil.which("java"), "Spark needs Java: apt install openjdk-17-jre-headless"
-    from pyspark.sql import SparkSession
-
-    os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    settings = {
-        "spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1", "spark.executorEnv.PYTHONPATH": str(ROOT), "spark.executor.memory": "1g",
-        "spark.sql.shuffle.partitions": "3", "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark")),
-        "spark.sql.session.timeZone": "Asia/Seoul", "spark.network.timeout": "600s",
-    }  # fmt: skip
-    builder = SparkSession.builder.master("local-cluster[2,1,1024]")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("OFF")
-    yield session
-    session.stop()
+    """A session with two executors."""
+    with spark_session(tmp_path_factory.mktemp("spark")) as session:
+        yield session
 
 
 @pytest.fixture(scope="module")
@@ -147,18 +131,6 @@ class Pair:
 def contents(server: RedisServer, number: int) -> dict[bytes, bytes]:
     with redis.Redis(port=server.port, db=number) as client:
         return {key: client.get(key) for key in client.scan_iter(count=1000)}
-
-
-def write(path: Path, **columns: Any) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    times = {name for name, values in columns.items() if isinstance(values, list) and isinstance(values[0], datetime)}
-    arrays = {name: pa.array(v, pa.timestamp("us", "UTC")) if name in times else v for name, v in columns.items()}
-    pq.write_table(pa.table(arrays), path)
-    return str(path)
-
-
-def ago(hours: float) -> datetime:
-    return NOON - timedelta(hours=hours)
 
 
 def test_every_type_by_several_keys_with_changes_and_again(
@@ -359,20 +331,6 @@ class FakeSession:
     version = "4.0.0"
 
 
-def executors() -> list[int]:
-    """The processes of this process's executors."""
-    found, parents = [], {}
-    for folder in (path.name for path in Path("/proc").iterdir() if path.name.isdigit()):
-        try:
-            parents[int(folder)] = int(Path(f"/proc/{folder}/stat").read_text().rpartition(")")[2].split()[1])
-            command = Path(f"/proc/{folder}/cmdline").read_text()
-        except OSError:
-            continue
-        if "CoarseGrainedExecutorBackend" in command and "java" in command.partition("\0")[0]:
-            found.append(int(folder))
-    return [one for one in found if parents.get(parents.get(one, 0)) == os.getpid()]
-
-
 def test_an_executor_that_is_killed_changes_nothing(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
     """Once records are being written: its tasks and what it had shuffled are done again, and write the same bytes."""
     count = 60_000
@@ -390,8 +348,8 @@ def test_an_executor_that_is_killed_changes_nothing(spark: Any, redis_server: Re
     def kill() -> None:
         with redis.Redis(port=redis_server.port, db=2) as client:
             while not done.wait(0.02) and not killed:
-                if client.dbsize() > 1_000 and len(executors()) == 2:
-                    victim = executors()[0]
+                if client.dbsize() > 1_000 and len(spark_executors()) == 2:
+                    victim = spark_executors()[0]
                     os.kill(victim, signal.SIGKILL)
                     killed.append(victim)
 
