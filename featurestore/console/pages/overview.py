@@ -48,8 +48,9 @@ def overview(store: FeatureStore, _: PageRequest) -> PageModel:
     audits = _tried(lambda: last_audits(folder), audits, problems, "The last audits cannot be read")
     drifts = _tried(lambda: last_drifts(folder), drifts, problems, "The last comparisons cannot be read")
     runs = _tried(lambda: store.registry.runs(limit=RUNS), (), problems, "The journal of runs cannot be read")
-    services = store.registry.current().document["services"]
-    budgets = {name: store.registry.current().service(name).declared.skew_budget for name in services}
+    applied = store.registry.current()
+    services = applied.document["services"]
+    budgets = {name: applied.service(name).declared.skew_budget for name in services}
     pushes = list({view.pushes.source: view.pushes for view in views if view.pushes is not None}.values())
     needs = [
         *problems,
