@@ -98,8 +98,9 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.sorted.optimize import Optimized, optimize, sorted_states
 from featurestore.sources.sorted.optimize import remove as remove_copies
 from featurestore.statistics.feature_statistics import Statistics
-from featurestore.streams.consume import StreamProject, consume, replay, streamed
+from featurestore.streams.consume import StreamProject, consume, streamed
 from featurestore.streams.consumer import Consumed, ConsumeOptions
+from featurestore.streams.kept_aside import KeptAside
 from featurestore.streams.poison import PoisonMessage
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
@@ -608,16 +609,7 @@ class FeatureStore(BoundToProcess):
 
         after: those after the one of this id. most: so many at most.
         """
-        self._check_streamed(source)
-        return self._project.poison.messages(source, after=after, most=most)
-
-    def _check_streamed(self, source: str) -> None:
-        """NotFoundError where there is no such push source, nor a message of one that there was."""
-        known = [one.name for one in self._project.pushing.sources()]
-        if source not in known and not self._project.poison.count(source):
-            raise NotFoundError(
-                f"No push source '{source}' was applied.{did_you_mean(source, known, noun='Push sources')}"
-            )
+        return KeptAside(self._stream_project(), source).messages(after=after, most=most)
 
     @checked
     def replay_poison(self, source: str, ids: Sequence[int] | None = None) -> dict[int, Pushed | PushError]:
@@ -625,27 +617,12 @@ class FeatureStore(BoundToProcess):
 
         ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
         """
-        project, chosen = self._stream_project(), self._poison_of(source, ids)
-        (found,) = streamed(project.pushing, [source])
-        return replay(project, found, chosen)
-
-    def _poison_of(self, source: str, ids: Sequence[int] | None) -> list[PoisonMessage]:
-        if ids is not None and (not isinstance(ids, Sequence) or not all(type(one) is int for one in ids)):
-            raise RequestError(f"ids is a list of numbers, by which `poison` lists messages, and not {shown(ids)}")
-        self._check_streamed(source)
-        found: list[PoisonMessage] = []
-        while more := self._project.poison.messages(source, after=found[-1].id if found else 0):
-            found += more
-        known = {one.id: one for one in found}
-        for number in ids or ():
-            if number not in known:
-                raise NotFoundError(f"No message {number} of push source '{source}' is kept aside")
-        return found if ids is None else [known[number] for number in sorted(ids)]
+        return KeptAside(self._stream_project(), source).replay(ids)
 
     @checked
     def discard_poison(self, source: str, ids: Sequence[int] | None = None) -> int:
         """Forget messages that were kept aside, without pushing them; how many. ids: only these; by default all."""
-        return self._project.poison.remove(source, [one.id for one in self._poison_of(source, ids)])
+        return KeptAside(self._stream_project(), source).discard(ids)
 
     def quarantine(self) -> Quarantine:
         """What is expected of the rows of every applied view and push source, and how many rows do not meet it now.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.streams import KafkaStream, RedisStream, Stream
-from featurestore.errors import ConfigError, DeposedError, NotFoundError, PushError, did_you_mean
+from featurestore.errors import ConfigError, NotFoundError, PushError, did_you_mean
 from featurestore.lazy import pa
 from featurestore.online import OnlineStore
 from featurestore.push.push_queue import Advance, PushAnswer
@@ -19,13 +19,10 @@ from featurestore.push.pushed import Pushed
 from featurestore.streams.consumer import Consumed, ConsumeOptions, Consumer
 from featurestore.streams.decoder import Decoder, Read, read_object, read_table
 from featurestore.streams.membership import Membership, consumers_key
-from featurestore.streams.poison import Poison, PoisonMessage
+from featurestore.streams.poison import Poison
 from featurestore.streams.reader import StreamReader
 
 LOGGER = logging.getLogger("featurestore.streams")
-
-REPLAYED = "(replayed)"
-"""Under which the log has the id of the message that was replayed last."""
 
 Settings = Mapping[str, Mapping[str, str]]
 """By broker what `[brokers]` of featurestore.toml says of it."""
@@ -112,9 +109,16 @@ def _consumer(project: StreamProject, source: PushSource, options: ConsumeOption
     settings = _settings(project, stream)
     return Consumer(
         source, log=_SourceLog(project, source.name), reader=_reader(stream, settings),
-        decoder=Decoder(source, stream, _read(stream, settings)), poison=project.poison,
+        decoder=decoder_of(project, source), poison=project.poison,
         membership=Membership(project.online, consumers_key(project.name, source.name)), options=options,
     )  # fmt: skip
+
+
+def decoder_of(project: StreamProject, source: PushSource) -> Decoder:
+    """What reads the messages of a source's stream. ConfigError, where its broker is not configured."""
+    stream = source.stream
+    assert stream is not None
+    return Decoder(source, stream, _read(stream, _settings(project, stream)))
 
 
 def _settings(project: StreamProject, stream: Stream) -> Mapping[str, str]:
@@ -145,38 +149,3 @@ def _read(stream: Stream, settings: Mapping[str, str]) -> Read:
 
         return AvroDecoder(SchemaRegistry(settings, f"{stream.title}: brokers.{stream.broker}"))
     return read_table if stream.format == "arrow" else read_object
-
-
-def replay(
-    project: StreamProject, source: PushSource, messages: Sequence[PoisonMessage]
-) -> dict[int, Pushed | PushError]:
-    """Push messages that were kept aside, as they are decoded by now; what became of each, by its id. Those that were taken are
-    forgotten, one by one. The log keeps which was the last in the same append as its rows, so that none is taken twice."""
-    stream = source.stream
-    assert stream is not None
-    decoder = Decoder(source, stream, _read(stream, _settings(project, stream)))
-    done: dict[int, Pushed | PushError] = {}
-    for one in messages:
-        (rows,) = decoder.decoded([one.message])
-        if isinstance(rows, PushError):
-            done[one.id] = rows
-            continue
-        last = project.pushing.positions(source.name).get(REPLAYED)
-        if last == str(one.id):  # whoever replayed it died before it was forgotten
-            project.poison.remove(source.name, [one.id])
-            continue
-        advance = Advance({REPLAYED: last}, {REPLAYED: str(one.id)})
-        try:
-            whole = decoder.together([rows])
-            pushed = project.pushing.submit(source.name, whole, advance=advance).result()
-        except DeposedError:
-            raise PushError(
-                f"{source.title}: another process replays messages that were kept aside; try again"
-            ) from None
-        except PushError as error:
-            done[one.id] = error
-            continue
-        project.told(source.name, pushed)
-        project.poison.remove(source.name, [one.id])
-        done[one.id] = pushed
-    return done
