@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from featurestore.cli import main
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(python|console|output)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -62,9 +63,7 @@ class Page:
         self.namespace: dict[str, object] = {"__name__": "__page__"}
         self.printed = ""
         self.started: list[subprocess.Popen[bytes]] = []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = str(free.getsockname()[1])
+        self.port = str(free_port())
 
     def __enter__(self) -> Self:
         return self

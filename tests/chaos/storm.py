@@ -15,7 +15,8 @@ from tests.chaos.check import checked
 from tests.chaos.roles import play
 from tests.chaos.world import PUSHERS, write_project
 from tests.forks import forks
-from tests.servers import RedisServer, free_port
+from tests.ports import free_port
+from tests.servers import RedisServer
 
 Kind = Literal["lmdb", "redis"]
 

@@ -42,7 +42,8 @@ from featurestore.errors import (
     UnauthenticatedError,
 )
 from featurestore.serving.online_result import OnlineResult
-from tests.servers import PATIENCE_SECONDS, FeatureServer, Front, certificate, free_port
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS, FeatureServer, Front, certificate
 from tests.small import NOON, write
 from tests.sources.log_rows import bits
 

@@ -18,7 +18,8 @@ import redis
 from featurestore.clock import ManualClock, to_datetime
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
-from tests.servers import Front, RedisServer, certificate, free_port
+from tests.ports import free_port
+from tests.servers import Front, RedisServer, certificate
 
 SECRET = "p@ss:w/rd?#%1"
 

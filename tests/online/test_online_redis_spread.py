@@ -13,7 +13,8 @@ from redis.crc import key_slot
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from tests.online.test_online_redis import monitored, shown
-from tests.servers import RedisCluster, RedisSentinel, certificate, free_port
+from tests.ports import free_port
+from tests.servers import RedisCluster, RedisSentinel, certificate
 
 PATIENT = "?timeout=60&connect_timeout=60"
 

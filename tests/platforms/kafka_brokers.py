@@ -13,7 +13,8 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.servers import PATIENCE_SECONDS, free_port
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS
 
 MOCK = """
 import sys

@@ -26,7 +26,8 @@ from featurestore.types import FeatureType, to_json
 from tests.platforms.conftest import Told
 from tests.platforms.frameworks import PAGES, example_project
 from tests.platforms.shop import BLOCK, KEYS, PAIRS, TYPES, opened, serving
-from tests.servers import PATIENCE_SECONDS, FeatureServer, certificate, free_port
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS, FeatureServer, certificate
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-kserve" / "bin" / "python"

@@ -32,7 +32,8 @@ from featurestore.errors import FeatureStoreError, FingerprintError, ManifestErr
 from tests.platforms.conftest import Told
 from tests.platforms.frameworks import PAGES, beginning, example_project, run_blocks, write_example
 from tests.platforms.shop import KEYS, NOON, PAIRS, bits, opened
-from tests.servers import PATIENCE_SECONDS, RedisServer, free_port
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS, RedisServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # MLflow warns of its own type hints, and Starlette of its test client

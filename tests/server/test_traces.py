@@ -18,10 +18,10 @@ from featurestore.settings import ServerConfig
 from featurestore.tracing import span
 from featurestore.types import Float64, String, Timestamp
 from tests.otlp import OtlpReceiver, ReceivedSpan
+from tests.ports import free_port
 from tests.server.test_http import serving
 from tests.server.test_logs import PARENT, TRACE
 from tests.server.test_metrics import LOOKUP, PUSH, ROW
-from tests.servers import free_port
 
 LOOK = {"service": "m", "rows": [{"thing": "a secret", "by": 2.0}]}
 
