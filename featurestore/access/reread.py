@@ -93,7 +93,8 @@ class Reread(Generic[T]):
             if may_try and not self._reads:
                 self._begun(lambda: self._is_older(self._ages.renew_seconds))
             return self._at_hand()
-        if may_try and not self._is_slow():
+        is_coming = self._under_way is not None and self._is_older(self._ages.keep_seconds)
+        if is_coming or (may_try and not self._is_slow()):
             return None
         return self._at_hand()
 
@@ -103,14 +104,14 @@ class Reread(Generic[T]):
         if found is not None:
             return found
         oldest = self._clock() - self._ages.keep_seconds
-        reading = self._begun(lambda: self._is_older(self._ages.wait_seconds) and self._may_try(), since=oldest)
+        reading = self._begun(lambda: self._is_older(self._ages.wait_seconds) and self._may_try(oldest), since=oldest)
         if reading is not None:
             yield reading, self._ages.patience_seconds if self._is_younger(self._ages.keep_seconds) else None
         return self._at_hand()
 
     def value_since(self, at: float) -> Steps[T]:
         """A reading that began at an instant of the clock, or later. AccessUnavailableError where there can be none just now."""
-        reading = self._begun(lambda: not self.is_since(at) and self._may_try(), since=at)
+        reading = self._begun(lambda: not self.is_since(at) and self._may_try(at), since=at)
         if reading is not None:
             yield reading, None
         if self._failed is not None:
@@ -132,8 +133,10 @@ class Reread(Generic[T]):
         """Whether a reading is under way, or the last attempt began so many seconds ago, or more."""
         return self._reads or self._clock() - self._tried >= apart_seconds
 
-    def _may_try(self) -> bool:
-        return self._failed is None or self._clock() - self._tried >= self._ages.retry_seconds
+    def _may_try(self, since: float = float("inf")) -> bool:
+        """Whether another attempt is due; one that began at an instant or later, and is under way, may be waited for at any time."""
+        is_under_way = self._under_way is not None and self._tried >= since
+        return self._failed is None or is_under_way or self._clock() - self._tried >= self._ages.retry_seconds
 
     def _is_slow(self) -> bool:
         """Whether the reading under way takes so long that nobody waits for it who can do without."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from featurestore.access.reread import Ages, Reread, awaited, waited
+from featurestore.errors import AccessUnavailableError
 
 AT_ONCE = Ages(renew_seconds=0, wait_seconds=0, keep_seconds=1e9, retry_seconds=0, patience_seconds=0.05)
 
@@ -53,3 +55,37 @@ def test_who_asks_for_what_is_newer_waits_for_it(slow: Slow) -> None:
     assert waited(reread.value()) == 1
     threading.Timer(0.2, slow.may_go_on.set).start()
     assert waited(reread.value_since(float(next(ticks)))) >= 2
+
+
+@pytest.mark.parametrize("since", [True, False])
+def test_an_attempt_that_is_under_way_after_one_that_failed_is_waited_for(since: bool) -> None:
+    """Whoever asks meanwhile is told what it reads, and not why the one before failed."""
+    entered, may_go_on, seconds, count = threading.Event(), threading.Event(), [0.0], [0]
+
+    def read() -> str:
+        count[0] += 1
+        if count[0] == 1:
+            raise OSError("not there")
+        entered.set()
+        may_go_on.wait(120)
+        return "there"
+
+    reread = Reread("The list", read, Ages(1, 2, 3, retry_seconds=1), clock=lambda: seconds[0])
+
+    def ask() -> str:
+        return waited(reread.value_since(seconds[0]) if since else reread.value())
+
+    with pytest.raises(AccessUnavailableError, match="not there"):
+        ask()
+    seconds[0] = 10.0
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(ask)
+        assert entered.wait(120)
+        asking = reread.value_since(seconds[0]) if since else reread.value()
+        try:
+            reading, _ = next(asking)  # the attempt, which it waits for
+        finally:
+            may_go_on.set()
+        assert reading.result(120) is None
+        assert first.result(120) == ask() == "there"
+    assert count == [2]
