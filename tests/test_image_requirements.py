@@ -1,4 +1,4 @@
-"""What the image installs: everything by its hash, in the versions that are tested, and nothing that is missing."""
+"""What is pinned whole. The image installs everything by its hash, in the versions that are tested, and nothing is missing."""
 
 from __future__ import annotations
 
@@ -49,24 +49,35 @@ def test_versions_are_those_that_are_tested(name: str) -> None:
     assert found
 
 
-def test_nothing_is_missing() -> None:
-    """What the product and its extras of the image need, and what those need."""
-    found = pinned("requirements.txt")
-    wanted = [*PROJECT["project"]["dependencies"]]
-    for extra in EXTRAS:
-        wanted += PROJECT["project"]["optional-dependencies"][extra]
+def check_complete(found: dict[str, Requirement], wanted: list[str]) -> None:
+    """That what is pinned has what is wanted, and what that needs."""
     seen: set[tuple[str, str]] = set()
     left = [Requirement(line) for line in wanted]
     while left:
         one = left.pop()
         name = canonicalize_name(one.name)
-        assert name in found, f"{name}: make image-requirements"
+        assert name in found, f"{name} is missing"
         assert one.specifier.contains(version(found[name]), prereleases=True), name
         for extra in ["", *one.extras]:
             if (name, extra) not in seen:
                 seen.add((name, extra))
                 inner = [Requirement(line) for line in requires(one.name) or ()]
                 left += [each for each in inner if each.marker is None or each.marker.evaluate({"extra": extra})]
+
+
+def test_nothing_is_missing() -> None:
+    """What the product and its extras of the image need; `make image-requirements` adds it."""
+    wanted = [*PROJECT["project"]["dependencies"]]
+    for extra in EXTRAS:
+        wanted += PROJECT["project"]["optional-dependencies"][extra]
+    check_complete(pinned("requirements.txt"), wanted)
+
+
+def test_nothing_is_missing_beside_tensorflow() -> None:
+    """Its environment is pinned whole, too, and is too large to be made every day."""
+    lines = (ROOT / "tests/platforms_opt_in/environments/tensorflow.txt").read_text().split()
+    found = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
+    check_complete(found, PROJECT["project"]["dependencies"])
 
 
 def test_the_build_has_what_builds() -> None:
