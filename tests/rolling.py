@@ -68,7 +68,7 @@ def main(folder: str, env: str) -> None:
         sys.stdin.readline()
         if env:
             raised = roll(store)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while not counts["new"] and not wrong and time.monotonic() < deadline:
             time.sleep(0.01)
         print("rolled", flush=True)

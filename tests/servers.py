@@ -114,7 +114,7 @@ class RedisServer:
         log = Path(self._directory, "log").open("wb")
         with log:
             self._process = subprocess.Popen([program, str(config)], stdout=log, stderr=log)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 with self.client() as client:
@@ -127,7 +127,7 @@ class RedisServer:
 
     def wait_for_primary(self) -> None:
         """Until this server, as a replica, has all that its primary has."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         with self.client() as client:
             while client.info("replication").get("master_link_status") != "up":
                 assert time.monotonic() < deadline
@@ -228,7 +228,7 @@ class RedisCluster:
 
     def wait_until(self, holds: Callable[[dict[str, str]], bool]) -> None:
         """Until something is so of what each server says of the cluster: `info` and `nodes`."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         for server in [*self.primaries, *self.replicas]:
             with server.client() as client:
                 raw = {name: client.execute_command(f"CLUSTER {name.upper()}") for name in ("info", "nodes")}
@@ -282,7 +282,8 @@ class RedisSentinel:
             "bind 127.0.0.1",
             f"sentinel monitor {self.SERVICE} 127.0.0.1 {place} 1",
         ]
-        lines += [f"sentinel {name} {self.SERVICE} 1000" for name in ("down-after-milliseconds", "failover-timeout")]
+        # a primary on a machine that is busy is not taken for one that is gone
+        lines += [f"sentinel {name} {self.SERVICE} 5000" for name in ("down-after-milliseconds", "failover-timeout")]
         lines += [f'sentinel auth-pass {self.SERVICE} "{self.password}"'] if self.password else []
         config.write_text("\n".join([*lines, ""]))
         log = stack.enter_context(Path(self.primary.directory, "sentinel.log").open("wb"))
@@ -295,7 +296,7 @@ class RedisSentinel:
 
     def wait_until(self, holds: Callable[[dict[str, Any]], bool]) -> None:
         """Until something is so of what the Sentinel says of the primary."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             with redis.Redis(port=self.port) as client:
                 try:

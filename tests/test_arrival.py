@@ -335,7 +335,7 @@ def test_a_process_whose_clock_is_slow_changes_nothing_that_was_served(tmp_path:
         other = subprocess.Popen([sys.executable, "-c", DELIVERING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         served: list[tuple[Any, int]] = []
         try:
-            deadline = time.monotonic() + 300
+            deadline = time.monotonic() + 600
             while len({n for _, n in served}) < 6 and time.monotonic() < deadline:
                 with suppress(MaterializeError):  # a file landed while the run was reading
                     store.materialize(progress=False)

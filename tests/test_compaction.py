@@ -72,7 +72,7 @@ def push_until(store: FeatureStore, segments: int, by: str = "push") -> int:
 
 def settled(log: FileLog, below: int) -> None:
     """Wait until fewer segments than that are full and not sealed."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while log.unsealed() >= below:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -180,7 +180,7 @@ def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, 
             )
         following = subprocess.Popen(command_line(SERVICES["materialize"]["command"]), env=environ)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while httpx.get(f"{url}/readyz").status_code != 200:
                 assert following.poll() is None
                 assert time.monotonic() < deadline

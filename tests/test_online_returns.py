@@ -138,7 +138,7 @@ def datetime_now() -> datetime:
 
 
 def wait_until(true: Any) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -47,7 +47,7 @@ def servers_of(kind: str) -> Iterator[tuple[str, list[RedisServer], Any]]:
 
 def answered(store: FeatureStore, service: str) -> Any:
     """The answer, once there is one: until then it says that the store cannot be reached, and nothing else."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while True:
         try:
             return store.get_online_features({"thing": 1}, service)

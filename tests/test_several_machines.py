@@ -103,7 +103,7 @@ def test_a_server_takes_up_what_another_machine_applied(machines: list[Machine])
         while filling.poll() is None:
             assert client.post("/v1/online-features", json=asked).status_code == 200
         assert filling.communicate()[1] == ""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while True:
             answer = client.post("/v1/online-features", json=asked)
             assert answer.status_code == 200

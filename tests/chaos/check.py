@@ -97,7 +97,7 @@ def _now() -> str:
 
 def until_it_can(attempt: Callable[[], T]) -> T:
     """What an attempt gives once it no longer raises what is to be tried again."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while True:
         try:
             return attempt()

@@ -206,7 +206,7 @@ def test_sentinels_and_a_fail_over_over_tls(tmp_path: Path) -> None:
             assert not replica.encrypted
             servers.primary.stop()
             servers.wait_until(lambda about: int(about["port"]) == replica.port)
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while True:
                 try:
                     assert store.write({b"after": b"w"})

@@ -85,7 +85,7 @@ def opened(redis: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Feature
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

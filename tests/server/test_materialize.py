@@ -41,7 +41,7 @@ def key(store: FeatureStore, name: str, *scopes: str, **more: Any) -> str:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

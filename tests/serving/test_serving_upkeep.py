@@ -212,7 +212,7 @@ def test_whoever_logs_looks_after_the_log(tmp_path: Path, monkeypatch: pytest.Mo
     written(tmp_path, TIMES)
     log = ServingLog(tmp_path, flush=0.01, upkeep=lambda between: keep_up(tmp_path, Limits(), now=NOW, between=between))
     log.offer(served(NOW))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not any(ServedSegment.of(path).merged for path in segments(tmp_path)["service", "f"]):
         assert time.monotonic() < deadline
         log.offer(served(NOW))
