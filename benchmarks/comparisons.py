@@ -11,6 +11,7 @@ from benchmarks.explaining import CASES
 from benchmarks.fast_paths import CASES as FAST_PATHS
 from benchmarks.object_store import stored_rows
 from benchmarks.pairs import Job
+from benchmarks.scaling import MILLION
 from benchmarks.servers import (
     Told,
     empty_cluster,
@@ -345,6 +346,21 @@ def _scale(_: str) -> list[Comparison]:
     return [*found, Comparison("optimize 12.5 M rows", (job,), (Line("cpu_s"), Line("peak_mb"), Line("written_mb")))]
 
 
+def _growth(_: str) -> list[Comparison]:
+    """A frame of 1 M spine rows over 1, 10 and 100 M rows, each beside a tenth of its rows; n log n of ten times as many is 11.4 and 11.7
+    times as much. The data take 7 GB of disk."""
+    found = []
+    for kind, folds in (("newest rows", False), ("windows", True)):
+        told = {"spine": MILLION, "threads": THREADS, "folds": folds}
+        few, some, many = (
+            Job(f"{rows} M rows", "benchmarks.scaling:frame", {**told, "rows": rows * MILLION}) for rows in (1, 10, 100)
+        )
+        lines = (Line("cpu_s", against=1, limit=11.4), Line("peak_mb", against=1), Line("peak_mb", limit=8000))
+        found.append(Comparison(f"frame of 1 M rows over 100 M, {kind}", (many, some), lines))
+        found.append(Comparison(f"frame of 1 M rows over 10 M, {kind}", (some, few), lines))
+    return found
+
+
 def _estimate(_: str) -> list[Comparison]:
     found = []
     for shape in SHAPES:
@@ -409,6 +425,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "explain": _explain,
     "object-store": _object_store,
     "scale": _scale,
+    "growth": _growth,
     "estimate": _estimate,
     "cluster": _cluster,
     "capacity": _capacity,
