@@ -25,6 +25,7 @@ from featurestore.hidden import hidden
 from featurestore.settings import (
     FromEnvironment,
     JwtConfig,
+    MaterializeConfig,
     OfflineConfig,
     ServerConfig,
     ServingLogConfig,
@@ -162,6 +163,7 @@ class Config(Table):
         ),
     ] = {}
     offline: OfflineConfig
+    materialize: MaterializeConfig = MaterializeConfig()
     server: ServerConfig = ServerConfig()
     jwt: JwtConfig = JwtConfig()
     serving_log: ServingLogConfig
@@ -209,6 +211,7 @@ def _defaults(folder: str) -> dict[str, Any]:
 
 TABLES: dict[str, type[Table]] = {
     "offline": OfflineConfig,
+    "materialize": MaterializeConfig,
     "server": ServerConfig,
     "jwt": JwtConfig,
     "serving_log": ServingLogConfig,

@@ -161,7 +161,7 @@ class Project:
             store,
             serving,
             pushing,
-            Materializer(registry, offline, store, pushing, project=project, tiles=tiles, statistics=self.statistics),
+            Materializer(registry, offline, store, pushing, config=config, tiles=tiles, statistics=self.statistics),
         )
 
     # --- definitions ------------------------------------------------------------------------

@@ -128,6 +128,18 @@ class OfflineConfig(Table):
     ]
 
 
+class MaterializeConfig(Table):
+    """How runs of materialize work."""
+
+    chunk_keys: Annotated[
+        Whole,
+        Field(ge=1),
+        described(
+            "keys that are asked for and written at once, which bounds the memory of a run; a run that is killed goes on after the last such chunk"
+        ),
+    ] = 1_000_000
+
+
 class ServingLogConfig(Table):
     """What is kept of what was served."""
 

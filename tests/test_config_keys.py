@@ -13,11 +13,19 @@ import pytest
 from featurestore import FeatureStore
 from featurestore.config import Config, load_config
 from featurestore.errors import ConfigError
-from featurestore.settings import JwtConfig, OfflineConfig, ServerConfig, ServingLogConfig, StatisticsConfig
+from featurestore.settings import (
+    JwtConfig,
+    MaterializeConfig,
+    OfflineConfig,
+    ServerConfig,
+    ServingLogConfig,
+    StatisticsConfig,
+)
 from tests.small import hours, table, view_of
 
 TABLES = {
     "offline": OfflineConfig,
+    "materialize": MaterializeConfig,
     "server": ServerConfig,
     "jwt": JwtConfig,
     "serving_log": ServingLogConfig,
@@ -55,6 +63,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "databases": (('"x"', "must be a table"), ("{shop = 3}", "must be text in quotes")),
     "catalogs": (('"x"', "must be a table"), ('{lake = "x"}', "must be a table"), ("{lake = {uri = 3}}", "must be text in quotes")),
     "offline": (("3", "must be a table"),),
+    "materialize": (("3", "must be a table"),),
     "server": (
         ("3", "must be a table"),
         ('{tls_key = "a.pem"}', "must have both of tls_certificate and tls_key, or neither"),
@@ -64,6 +73,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "serving_log": (("3", "must be a table"),),
     "offline.memory_limit": TEXT,
     "offline.threads": POSITIVE,
+    "materialize.chunk_keys": POSITIVE,
     "offline.spill": TEXT,
     "offline.copies": TEXT,
     "offline.tiles": (("true", "must be text in quotes, or false"), ("3", "must be text in quotes, or false")),

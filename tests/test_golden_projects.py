@@ -110,6 +110,7 @@ FORMATS = {
     "online: a record": ("online/view_codec.py", "FORMAT"),
     "online: a watermark": ("online/view_codec.py", "FORMAT", "EDITED_FORMAT"),
     "online: a materialized view's state": ("materialize/run_plan.py", "STATE_FORMAT"),
+    "online: which chunks of a run are done": ("materialize/done_chunks.py", "CHUNKS_FORMAT"),
     "online: a push source's state": ("online/source_state.py", "FORMAT"),
     "online: tiles of pushed keys": ("tiles/tile_codec.py", "FORMAT"),
     "tiles of files": ("tiles/file_tile_store.py", "FORMAT"),

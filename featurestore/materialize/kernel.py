@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from featurestore.errors import MaterializeError
 from featurestore.lazy import pa
-from featurestore.materialize.records import RecordBatch, RecordQuery
+from featurestore.materialize.records import PASS_KEYS, RecordBatch, RecordQuery
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
@@ -168,13 +168,16 @@ class RecordWriting:
     gathering: Gathering | None = None
     """Told of all values that are written. None: nobody asks."""
 
-    def write(self, keys: int, *, advance: Callable[[int], object] = int) -> Written:
-        """Ask for all of so many keys and write their records, in the order of their keys. advance: told of how many keys more are
-        encoded."""
+    pass_keys: int = PASS_KEYS
+    """How many keys are asked for at once."""
+
+    def write(self, keys: int, *, first: int = 0, advance: Callable[[int], object] = int) -> Written:
+        """Ask for all of so many keys, from the first on, and write their records, in the order of their keys. advance: told of how many
+        keys more are encoded."""
         rows = expired = records = 0
         before: Future[int] | None = None
         with ThreadPoolExecutor(max_workers=1) as pool:  # which waits for the store while the next batch is encoded
-            for batch, encoded, of_batch in self._batches(keys):
+            for batch, encoded, of_batch in self._batches(keys, first):
                 if before is not None:
                     records += before.result()
                 before = pool.submit(self.slots.write, batch, encoded)
@@ -184,12 +187,14 @@ class RecordWriting:
                 records += before.result()
         return Written(keys, rows, expired, records)
 
-    def _batches(self, keys: int) -> Iterator[RecordBatch]:
+    def _batches(self, keys: int, first: int) -> Iterator[RecordBatch]:
         """The batches of the keys asked for, each record with one slot; then those that vanished."""
         slots, vanished = self.slots, self.vanished
         instant, edition, _ = slots.marks
         asked = RecordQuery(self.session, slots.view, slots.codec, slots.store.blocking, self.tiling, self.gathering)
-        for batch in asked.records(keys, instant, edition, size=EMBEDDED_BATCH_KEYS):
+        for batch in asked.records(
+            keys, instant, edition, size=EMBEDDED_BATCH_KEYS, first=first, pass_keys=self.pass_keys
+        ):
             vanished.difference_update(batch.keys)
             yield batch
         gone = sorted(vanished)

@@ -16,7 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,10 +24,13 @@ from featurestore.clock import to_datetime
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError, SourceError
 from featurestore.lazy import duckdb
-from featurestore.materialize.kernel import Changes, RecordWriting, SlotWriter, Written, keys_sql
-from featurestore.materialize.lease import Lease, RunProgress
+from featurestore.materialize.chunked_run import ChunkedRun
+from featurestore.materialize.done_chunks import noted, run_digest
+from featurestore.materialize.kernel import Changes, Written, keys_sql
+from featurestore.materialize.key_chunks import KeyChunks
+from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
-from featurestore.materialize.records import collect, existing
+from featurestore.materialize.records import PASS_KEYS, collect, existing
 from featurestore.materialize.run_plan import (
     PlannedRun,
     begun_state,
@@ -187,7 +190,7 @@ def _run(job: _Job, instants: tuple[int, ...], *, again: bool = False) -> list[R
 def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool) -> PlannedRun:
     """What a run over these instants is to do; it is noted in the store that it has begun."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
-    now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+    now, (watermark, state, note) = store.get([codec.watermark_key, codec.state_key, codec.chunks_key])
     complete, last = unpack_watermark(watermark), instants[-1]
     if complete[:1] != (last,) if again else complete and complete[0] >= last:
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
@@ -200,12 +203,20 @@ def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool)
         changes = Changes(complete[0], last, arrived)
         if (present := records_in(state)) is None:
             present = len(existing(store, codec))
-    if state is not None:  # what whoever comes after this run is to know, if it is killed
-        lease.write({codec.state_key: begun_state(state, full=job.full)})
-    return PlannedRun(
+    plan = PlannedRun(
         view, codec, instants, again, now, files, complete, edition_of(watermark), changes, job.full, present, state,
         unmet, source_rows,
     )  # fmt: skip
+    plan = replace(plan, digest=run_digest(plan, offline))
+    begun: dict[bytes, bytes | None] = {}  # what whoever comes after this run is to know, if it is killed
+    if state is not None:
+        begun[codec.state_key] = begun_state(state, full=job.full)
+    done = noted(note)
+    if note is not None and (done is None or done.run != plan.digest):
+        begun[codec.chunks_key] = note = None
+    if begun:
+        lease.write(begun)
+    return replace(plan, noted=note)
 
 
 def _expected(
@@ -234,19 +245,20 @@ def _publish(lease: Lease, plan: PlannedRun, last: Run, records: int) -> None:
     """Switch all keys to what was written, and give the lease up, at once."""
     mark = pack_watermark(plan.complete_after, plan.edition + plan.again)
     state = state_of(plan, last.keys, last.rows, records)
-    lease.release({plan.codec.watermark_key: mark, plan.codec.state_key: state})
+    lease.release({plan.codec.watermark_key: mark, plan.codec.state_key: state, plan.codec.chunks_key: None})
 
 
 @dataclass(frozen=True)
 class ThisProcess:
     """Writes the records of a run here, from the files of the run, each batch with a word of how far it is. tiles: the folder of tiles
-    that runs use and make; None: none. gather: begins to gather what values are like."""
+    that runs use and make; None: none. gather: begins to gather what values are like. chunk_keys: how many keys are asked for at once."""
 
     offline: Offline
     store: OnlineStore
     progress: Progress
     tiles: OwnedFolder | None = None
     gather: Gather = _nothing_gathered
+    chunk_keys: int = PASS_KEYS
     told: dict[int, Told | None] = field(default_factory=dict)
     """By instant (µs) what the values of its keys are like; None where that could not be told."""
 
@@ -257,17 +269,16 @@ class ThisProcess:
             try:
                 tiling = self._tiling(run, session)
                 keys = collect(session, view, keys_sql(view, session, run.changes))
+                chunks = KeyChunks(session, view, run.codec, keys, most=self.chunk_keys)
+                chunked = ChunkedRun(run, lease, self.store, session, chunks, tiling, self.progress)
+                done = chunked.begun()
                 for marks in run.marks:
-                    self.progress.start(f"{view.name} as of {to_datetime(marks.instant):%Y-%m-%d %H:%M}Z", keys)
-                    lease.progress = RunProgress(marks.instant, 0, keys)
-                    everything = run.changes is None
-                    vanished = existing(self.store, run.codec) if everything else set()
-                    slots = SlotWriter(view, run.codec, self.store, _Telling(lease), marks, everything)
-                    gathering = self.gather(
-                        {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
-                    )
-                    writing = RecordWriting(slots, session, vanished, tiling, gathering)
-                    written = writing.write(keys, advance=self.progress.advance)
+                    gathering = None
+                    if done is None or not done.of(marks.instant):  # else some of the values are not seen here
+                        gathering = self.gather(
+                            {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
+                        )
+                    written, done = chunked.write(marks, done, gathering)
                     if gathering is not None:
                         self.told[marks.instant] = gathering.told()
                     yield written
@@ -287,21 +298,6 @@ class ThisProcess:
                 f"{view.declared.title}: every row is read, since tiles cannot be kept: {error}", stacklevel=2
             )
             return None
-
-
-@dataclass(frozen=True)
-class _Telling:
-    """Writes with a lease, which says with each batch how many keys are written then; those that vanished are more than were
-    asked for."""
-
-    lease: Lease
-
-    def write(self, puts: Mapping[bytes, bytes | None]) -> None:
-        """Write a batch and renew the lease, at once."""
-        assert self.lease.progress is not None
-        instant, written, of = self.lease.progress
-        self.lease.progress = RunProgress(instant, written + len(puts), max(of, written + len(puts)))
-        self.lease.write(puts)
 
 
 def run_record(run: Run, now: int) -> RunRecord:
@@ -328,7 +324,7 @@ def forget_records(
     try:
         (state, *before), damaged = read_past_damage(store, [codec.state_key, *keys])
         there = [key for key, record in zip(keys, before, strict=True) if record is not None or key in damaged]
-        puts: dict[bytes, bytes | None] = dict.fromkeys(there)
+        puts: dict[bytes, bytes | None] = dict.fromkeys([*there, codec.chunks_key])
         if (left := without_records(state, len(there))) is not None:
             puts[codec.state_key] = left
         beside()

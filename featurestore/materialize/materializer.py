@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from featurestore.config import Config
 from featurestore.declare.push import PushSource
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError
@@ -48,12 +49,12 @@ class Materializer:
     """
 
     def __init__(
-        self, registry: Registry, offline: Offline, store: OnlineStore, pushed: PushedRecords, *, project: str,
+        self, registry: Registry, offline: Offline, store: OnlineStore, pushed: PushedRecords, *, config: Config,
         tiles: OwnedFolder | None, statistics: StatisticsKeeper,
     ) -> None:  # fmt: skip
         self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
-        self._project, self._tiles = project, tiles
-        self._statistics = statistics
+        self._project, self._tiles = config.project, tiles
+        self._statistics, self._chunk_keys = statistics, config.materialize.chunk_keys
 
     def materialize(
         self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None = None
@@ -62,7 +63,8 @@ class Materializer:
         records of a view that is not kept by pushes are written; None: in this process."""
         if not self._stays(view):
             return []
-        here = ThisProcess(self._offline, self._store, progress, self._tiles, self._statistics.gather)
+        gather = self._statistics.gather
+        here = ThisProcess(self._offline, self._store, progress, self._tiles, gather, self._chunk_keys)
         try:
             runs = self._fill(view, full=full, progress=progress, engine=engine or here)
         except MaterializeError:  # whose lease was freed with all else of the version

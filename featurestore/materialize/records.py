@@ -55,7 +55,12 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
 def asked_keys(session: Session, view: ResolvedView, codec: ViewCodec) -> pa.Array:
     """The store keys of the keys that were collected in a session."""
     table: pa.Table = session.connection.sql(f"SELECT {key_list(view)} FROM asked").to_arrow_table()
-    return codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], table.num_rows)
+    return codec.key_array(key_columns(view, table), table.num_rows)
+
+
+def key_columns(view: ResolvedView, table: pa.Table) -> list[pa.Array]:
+    """The key columns of keys that were collected."""
+    return [table[f"k{i}"].combine_chunks() for i in range(len(view.keys))]
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,13 @@ class RecordQuery:
     tiling: Tiling | None = None
     gathering: Gathering | None = None
 
-    def records(self, keys: int, instant: int, edition: int, *, size: int) -> Iterator[RecordBatch]:
-        """The record of each of the collected keys with one slot, None where it has no row; `size` keys at a time."""
-        for first in range(0, keys, PASS_KEYS):
-            yield from self._pass(first, min(PASS_KEYS, keys - first), (instant, edition), size)
+    def records(
+        self, keys: int, instant: int, edition: int, *, size: int, first: int = 0, pass_keys: int = PASS_KEYS
+    ) -> Iterator[RecordBatch]:  # fmt: skip
+        """The record of each of so many of the collected keys, from the first on, with one slot, None where it has no row; `size` keys
+        at a time, of which `pass_keys` are asked for at once."""
+        for start in range(first, first + keys, pass_keys):
+            yield from self._pass(start, min(pass_keys, first + keys - start), (instant, edition), size)
 
     def _pass(self, first: int, count: int, mark: tuple[int, int], size: int) -> Iterator[RecordBatch]:
         """The batches of the asked keys from `first` on: for an embedded store in the order of their store keys, whose
@@ -88,7 +96,7 @@ class RecordQuery:
             as_of=np.full(count, instant, np.int64), tiling=self.tiling,
         )  # fmt: skip
         table: pa.Table = connection.sql(f"SELECT request_no, {key_list(view)} FROM requests").to_arrow_table()
-        keys = codec.key_array([table[f"k{i}"].combine_chunks() for i in range(len(view.keys))], count)
+        keys = codec.key_array(key_columns(view, table), count)
         requests = table["request_no"].to_numpy()
         statuses = answer.statuses_of(answer.view.features)
         index, expired = answer.index[requests], are_expired(statuses.values())[requests]

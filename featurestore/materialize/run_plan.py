@@ -57,6 +57,12 @@ class PlannedRun:
     source_rows: int | None = None
     """How many rows the source has, where anything is expected of that."""
 
+    digest: str = ""
+    """Of all that decides which bytes are written; see `run_digest`."""
+
+    noted: bytes | None = None
+    """What a run that was to write the same, and was not completed, noted as done."""
+
     @property
     def marks(self) -> Iterator[RunInstants]:
         """Each instant with what its records keep of others."""

@@ -171,6 +171,7 @@ class ViewCodec:
         self.state_key = self.prefix + b"s"
         self.lease_key = self.prefix + b"l"
         self.run_key = self.prefix + b"g"
+        self.chunks_key = self.prefix + b"c"
         self.record_prefix = self.prefix + b"r"
         self._keys = tuple(key.type for key in view.keys)
         self._packers = tuple(KEY_WIRE[of.kind](of) for of in self._keys)

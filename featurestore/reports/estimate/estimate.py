@@ -45,6 +45,9 @@ class EstimatedWork:
     peak_bytes: int | None = None
     """The greatest memory of the process, what it has now included; None where the system does not tell memory."""
 
+    chunks: int | None = None
+    """In about how many chunks of keys the largest run of a view is made, one after the other; None of a frame, and where there is no run."""
+
     notes: tuple[str, ...] = ()
     """What is to be known of it."""
 

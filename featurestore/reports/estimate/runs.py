@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from featurestore.declare.sources import FileSource
 from featurestore.errors import FeatureStoreError
-from featurestore.materialize.records import PASS_KEYS, RecordQuery, collect
+from featurestore.materialize.records import RecordQuery, collect
 from featurestore.materialize.run_plan import new_files
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.project import Project
@@ -88,10 +88,15 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
         measured, record_bytes, samples = _measured(project, view, sized, tagged=tagged, instant=view.timing.as_of(now))
     except FeatureStoreError as error:
         return Estimate((replace(work, notes=(*work.notes, f"its speed could not be measured: {error}")),))
-    scheme = _scheme(project)
+    scheme, chunk_keys = _scheme(project), project.config.materialize.chunk_keys
+    chunks = max(math.ceil(one.about / chunk_keys) for one in asked) or 1
+    if chunks > 1:
+        notes.append(
+            f"in about {chunks:,} chunks of {chunk_keys:,} keys (`chunk_keys` of [materialize]), which bounds the memory"
+        )
     cpu = work.rows_written * WRITE_CPU_US[scheme] / 1e6
     for one in asked:
-        passes = max(1, math.ceil(one.about / PASS_KEYS))
+        passes = max(1, math.ceil(one.about / chunk_keys))
         read_s = sized.read_seconds([view], samples, one.about / passes)
         read_s += work.rows_read * samples[view.source.name].times_s  # to find the keys
         cpu += passes * (measured.cpu_s.of_job(work.rows_read, one.about / passes) + read_s)
@@ -99,9 +104,12 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
     if measured.memory_bytes is not None:
         peak = measured.at_rest_bytes + sized.reading_bytes([view])
         most = max(one.about for one in asked)
-        peak += round(measured.memory_bytes.of_job(work.rows_read, min(most, PASS_KEYS)))
+        peak += round(measured.memory_bytes.of_job(work.rows_read, min(most, chunk_keys)))
     online = round(max(one.about for one in asked) * (record_bytes + OVERHEAD_BYTES[scheme]))
-    done = replace(work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / measured.cores, peak_bytes=peak)
+    done = replace(
+        work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / measured.cores, peak_bytes=peak, chunks=chunks,
+        notes=tuple(notes),
+    )  # fmt: skip
     return Estimate((done,), measured.rows, measured.asked, measured.took_s)
 
 

@@ -1,0 +1,98 @@
+"""Which chunks of a run are done: noted beside its records, so that the next run goes on where one that was killed ended.
+
+The note lies in the online store, so it is lost with the records that it tells of. It holds what the run was to do: a run that is to do
+anything else takes no notice of it, and it goes away before anything is written that it does not tell of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from featurestore.declare.sources import FileSource
+from featurestore.materialize.kernel import Written
+from featurestore.materialize.run_plan import PlannedRun
+from featurestore.sources.offline import Offline
+from featurestore.training.manifest import library_versions
+
+CHUNKS_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DoneChunks:
+    """What is done of a run. run: what it was to do, as `run_digest` says it. keys, chunks: how many there are. records: how many there
+    are at least, where not every one is written. done: by instant (µs) and number of the chunk what was written."""
+
+    run: str
+    keys: int
+    chunks: int
+    records: int
+    done: Mapping[int, Mapping[int, Written]] = field(default_factory=dict)
+
+    def of(self, instant: int) -> Mapping[int, Written]:
+        """What was written for an instant, by number of the chunk."""
+        return self.done.get(instant, {})
+
+    def plus(self, instant: int, chunk: int, written: Written, *, everything: bool) -> DoneChunks:
+        """The same with one chunk more. everything: whether every record is written."""
+        records = self.records if everything else self.records + written.records
+        return replace(self, records=records, done={**self.done, instant: {**self.of(instant), chunk: written}})
+
+    def without(self, chunk: int) -> DoneChunks:
+        """The same with one chunk less, of which nothing is done."""
+        done = {
+            instant: {number: written for number, written in chunks.items() if number != chunk}
+            for instant, chunks in self.done.items()
+        }
+        return replace(self, done=done)
+
+    def packed(self) -> bytes:
+        """As bytes, of which `noted` makes it again."""
+        done = [
+            [instant, chunk, *written] for instant, chunks in self.done.items() for chunk, written in chunks.items()
+        ]
+        return orjson.dumps(
+            {
+                "format": CHUNKS_FORMAT,
+                "run": self.run,
+                "keys": self.keys,
+                "chunks": self.chunks,
+                "records": self.records,
+                "done": done,
+            }
+        )
+
+
+def noted(value: bytes | None) -> DoneChunks | None:
+    """What a note says; None where there is none, or one of a format that this version does not know."""
+    said = {} if value is None else orjson.loads(value)
+    if said.get("format") != CHUNKS_FORMAT:
+        return None
+    done: dict[int, dict[int, Written]] = {}
+    for instant, chunk, *written in said["done"]:
+        done.setdefault(instant, {})[chunk] = Written(*written)
+    return DoneChunks(said["run"], said["keys"], said["chunks"], said["records"], done)
+
+
+def run_digest(run: PlannedRun, offline: Offline) -> str:
+    """All that decides which bytes a run writes, in a few. Empty where another process cannot know that: rows that lie in no file may be others."""
+    source = run.view.source
+    if not isinstance(source, FileSource):
+        return ""
+    forgotten = offline.forgotten()
+    made_of = {
+        "versions": library_versions(),
+        "view": run.view.fingerprint,
+        "marks": [list(marks) for marks in run.marks],
+        "again": run.again,
+        "complete": run.complete,
+        "files": [list(file) for file in run.files],
+        "arrived": offline.instants(source, run.files) if source.arrives else None,
+        "forgotten": None if forgotten is None else [list(key) for key in forgotten.keys],
+        "changes": run.changes and list(run.changes),
+        "every_row": run.every_row,
+    }
+    return hashlib.blake2b(orjson.dumps(made_of), digest_size=16).hexdigest()

@@ -1,0 +1,305 @@
+"""A run in chunks of its keys leaves the bytes of a run in one, and goes on where one that was killed ended."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ParquetSource, Sum
+from featurestore.clock import ManualClock, to_datetime
+from featurestore.materialize.done_chunks import DoneChunks, noted
+from featurestore.materialize.materialize import Run, ThisProcess, materialize_view
+from featurestore.materialize.progress import Progress
+from featurestore.online import Guard, OnlineStore, open_online
+from featurestore.online.view_codec import ViewCodec, project_prefix
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline
+from featurestore.types import Int64
+from tests.draws import draws
+from tests.histories import History, clocks, histories, to_arrow, write_parquet
+from tests.test_online import Dying, Killed
+from tests.world import declare, resolved
+
+QUIET = Progress(shown=False)
+PROJECTS = (f"c{n}" for n in itertools.count())
+MANY = 1 << 20
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_batches() -> Iterator[None]:
+    """Two keys a batch, so that a run can die between any two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("featurestore.materialize.kernel.BATCH_KEYS", 2)
+        patch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 2)
+        yield
+
+
+@pytest.fixture(scope="module", params=["lmdb", "redis"])
+def online_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The two stores; every example uses projects of its own in them."""
+    if request.param == "redis":
+        yield request.getfixturevalue("redis_url")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield f"lmdb://{folder}/online"
+
+
+class Event(NamedTuple):
+    """What happens at an instant (µs): a run, full or not; before it others of the same kind, each of which dies before one of its
+    writes."""
+
+    at: int
+    full: bool
+    deaths: tuple[int, ...]
+
+
+class Online(NamedTuple):
+    """A view in a project of its own in a store."""
+
+    view: ResolvedView
+    offline: Offline
+    store: OnlineStore
+    project: str
+
+    def run(self, *, full: bool, chunk_keys: int, dies_before: int | None = None) -> list[Run]:
+        """Materialize; where it dies, its lease is nobody's."""
+        store: Any = self.store if dies_before is None else Dying(self.store, dies_before)
+        here = ThisProcess(self.offline, store, QUIET, chunk_keys=chunk_keys)
+        try:
+            return materialize_view(
+                self.view, self.offline, store, project=self.project, progress=QUIET, full=full, engine=here
+            )
+        except Killed:
+            self.store.write({ViewCodec(self.project, self.view).lease_key: None})  # its process is gone
+            return []
+
+    def bytes(self) -> dict[bytes, bytes | None]:
+        """All that is online, without the project's name."""
+        prefix = project_prefix(self.project)
+        keys = {key for keys in self.store.scan(prefix) for key in keys}
+        return dict(zip((key.removeprefix(prefix) for key in keys), self.store.get(list(keys)).values, strict=True))
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[History, int, list[Event]]:
+    """A history, in how many chunks runs are to be, and what happens."""
+    history = draw(histories(max_questions=4, bare=draw(st.booleans())))
+    deaths = st.lists(st.integers(0, 9), max_size=3).map(tuple)
+    events = [Event(at, draw(st.booleans()), draw(deaths)) for at in draw(clocks(history, most=4))]
+    return history, draw(st.sampled_from((1, 2, 7))), events
+
+
+@settings(max_examples=draws(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=stories())
+def test_chunks_and_deaths_leave_no_trace(online_url: str, story: tuple[History, int, list[Event]]) -> None:
+    """Killed before any write and run again, in 1, 2 or 7 chunks: each byte online, and what each run says of itself, is that of runs
+    that nobody kills, of one chunk."""
+    history, chunks, events = story
+    with tempfile.TemporaryDirectory() as folder:
+        clock, offline = ManualClock(to_datetime(events[0].at)), Offline(Path(folder))
+        store = open_online(online_url, clock=clock)
+        try:
+            view = (
+                resolved(
+                    declare(history, paths=write_parquet(to_arrow(history.rows, history.types), Path(folder))), offline
+                )
+                .parts[0]
+                .view
+            )
+            plain, chunked = (Online(view, offline, store, next(PROJECTS)) for _ in range(2))
+            for event in events:
+                clock.set(to_datetime(event.at))
+                expected = plain.run(full=event.full, chunk_keys=MANY)
+                chunk_keys = max(1, -(-max((run.keys for run in expected), default=1) // chunks))
+                # A full run over several instants, of which one is published, is begun anew where it is killed.
+                is_one = (
+                    not event.full
+                    or len({run.again for run in expected}) == 1
+                    and (len(expected) == 1 or expected[0].again)
+                )
+                found: list[Run] = []
+                for writes in (*(event.deaths if is_one else ()), None):
+                    found = chunked.run(full=event.full, chunk_keys=chunk_keys, dies_before=writes)
+                    if found:
+                        break
+                assert chunked.bytes() == plain.bytes()
+                said, wanted = ([replace(run, seconds=0.0) for run in runs] for runs in (found, expected))
+                assert said == wanted[len(wanted) - len(said) :]
+                assert bool(said) == bool(wanted)
+        finally:
+            store.close()
+            offline.close()
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+KEYS = 300
+VICTIM = """
+import os, signal, sys
+from datetime import datetime
+from featurestore import FeatureStore
+from featurestore.materialize.done_chunks import DoneChunks
+packed, left = DoneChunks.packed, [int(sys.argv[3])]
+def dying(note):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return packed(note)
+DoneChunks.packed = dying
+FeatureStore(sys.argv[1], clock=lambda: datetime.fromisoformat(sys.argv[2])).materialize(progress=False)
+"""
+
+
+class Shop:
+    """A project over a folder of files, whose runs have three chunks, with a view of two files' rows that is filled as of noon."""
+
+    def __init__(self, folder: Path, online: str) -> None:
+        self.folder, self.clock = folder, ManualClock(NOON)
+        (folder / "featurestore.toml").write_text(
+            f'project = "{folder.name}"\nonline = "{online}"\ndefinitions = []\n[materialize]\nchunk_keys = {KEYS // 3}\n'
+        )
+        (folder / "data").mkdir()
+        self.write("a", NOON - timedelta(hours=2), 1)
+        self.store = FeatureStore(folder, clock=self.clock)
+        source = ParquetSource("rows", "data", event_time="at")
+        thing = Entity("thing", key={"id": Int64})
+        features = {"x": Latest("x"), "total": Sum("x", window="1d")}
+        self.view = FeatureView("facts", entity=thing, source=source, features=features, refresh="1h")
+        self.store.apply([FeatureService("service", features=[self.view])])
+
+    def write(self, name: str, at: datetime, value: int) -> None:
+        rows = {"id": range(KEYS), "at": pa.array([at] * KEYS, pa.timestamp("us", "UTC")), "x": [value] * KEYS}
+        pq.write_table(pa.table(rows), self.folder / "data" / f"{name}.parquet")
+
+    @property
+    def codec(self) -> ViewCodec:
+        return ViewCodec(self.store.config.project, self.store._project.view("facts"))
+
+    def served(self) -> set[tuple[Any, Any]]:
+        """The values that keys have, both features together."""
+        found = self.store.get_online_features([{"id": number} for number in range(KEYS)], "service").to_dict()
+        return set(zip(found["facts__x"], found["facts__total"], strict=True))
+
+    def done(self) -> list[int]:
+        """The numbers of the chunks that are noted as done."""
+        note = noted(self.store.online.get([self.codec.chunks_key]).values[0])
+        return [] if note is None else sorted(number for chunks in note.done.values() for number in chunks)
+
+    def key_in_first_chunk(self) -> bytes:
+        """The store key of a record that is in chunk 0."""
+        table = pa.table({"key": pa.array(map(self.codec.key, zip(range(KEYS))), pa.binary())})
+        hashed = duckdb.from_arrow(table).project("key, hash(key) % 3 AS chunk")
+        return next(key for key, chunk in hashed.fetchall() if chunk == 0)
+
+    def written(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Materialize; the keys whose records were written, in order."""
+        keys: list[int] = []
+        store = self.store.online
+        with monkeypatch.context() as patch:
+            write = store.write
+
+            def watched(puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
+                keys.extend(self.codec.values_of(key)[0] for key in puts if key.startswith(self.codec.record_prefix))
+                return write(puts, guard=guard)
+
+            patch.setattr(store, "write", watched)
+            self.store.materialize(progress=False)
+        return sorted(keys)
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
+    url = "lmdb://online" if request.param == "lmdb" else request.getfixturevalue("redis_url")
+    made = Shop(tmp_path, url)
+    with made.store:
+        yield made
+
+
+def test_processes_that_are_killed_are_gone_on_with(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL after a chunk, and again after the next: each process does what is left, lookups see nothing of it, and the last one
+    switches all keys at once. What is online then is what offline data say."""
+    assert shop.written(monkeypatch) == list(range(KEYS))
+    shop.write("b", NOON + timedelta(minutes=30), 2)
+    shop.clock.advance(timedelta(hours=1))
+    for notes, left in ((3, [0]), (2, [0, 1])):  # the first process notes that nothing is done
+        said = subprocess.run(
+            [sys.executable, "-c", VICTIM, str(shop.folder), shop.clock().isoformat(), str(notes)],
+            capture_output=True,
+            check=False,
+        )
+        assert said.returncode == -signal.SIGKILL, said
+        assert shop.done() == left
+        assert shop.served() == {(1, 1)}
+    rest = shop.written(monkeypatch)
+    assert KEYS // 6 < len(rest) < KEYS // 2
+    assert (shop.served(), shop.done()) == ({(2, 3)}, [])
+    assert shop.store.verify().ok
+    (last, _) = shop.store.registry.runs()[:2]
+    assert (last.keys, last.rows) == (KEYS, KEYS)
+
+
+@pytest.mark.parametrize("shop", ["lmdb"], indirect=True)
+@pytest.mark.parametrize(
+    ("meanwhile", "is_first"),
+    [
+        ("nothing", True),
+        ("nothing", False),
+        ("a file is written anew", False),
+        ("a file comes", True),
+        ("a key is forgotten", True),
+        ("a record is lost", True),
+        ("a record is lost", False),
+        ("time goes on", False),
+    ],
+)
+def test_only_the_same_run_is_gone_on_with(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, meanwhile: str, is_first: bool
+) -> None:
+    """Where anything changed that the run is made of, or a record is not there any more, chunks that were done are written again."""
+    if not is_first:
+        shop.store.materialize(progress=False)
+        shop.write("b", NOON + timedelta(minutes=30), 2)
+        shop.clock.advance(timedelta(hours=1))
+    with monkeypatch.context() as patch:
+        packed, notes = DoneChunks.packed, itertools.count(1)
+
+        def failing(note: DoneChunks) -> bytes:
+            if next(notes) == 3:
+                raise Killed
+            return packed(note)
+
+        patch.setattr(DoneChunks, "packed", failing)
+        with pytest.raises(Killed):
+            shop.store.materialize(progress=False)
+    assert shop.done() == [0]
+    keys = list(range(KEYS))
+    at = shop.clock() - timedelta(minutes=20)
+    if meanwhile == "a file is written anew":
+        shop.write("b", at, 3)
+    elif meanwhile == "a file comes":
+        shop.write("c", at, 3)
+    elif meanwhile == "a key is forgotten":
+        shop.store.forget("thing", {"id": 7})
+        keys.remove(7)
+    elif meanwhile == "a record is lost":
+        shop.store.online.write({shop.key_in_first_chunk(): None})
+    elif meanwhile == "time goes on":
+        shop.clock.advance(timedelta(hours=1))
+    rest = shop.written(monkeypatch)
+    assert KEYS // 2 < len(rest) < KEYS - KEYS // 6 if meanwhile == "nothing" else rest == keys
+    assert shop.store.verify().ok
+    assert shop.done() == []
