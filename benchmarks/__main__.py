@@ -1,4 +1,4 @@
-"""python -m benchmarks [training|materialize|statistics|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|growth|estimate|cluster|capacity|all]
+"""python -m benchmarks [training|materialize|statistics|lookup|http|console|client|serving-log|imports|windows|tiles|fast-paths|push|refresh|audit|explain|object-store|scale|growth|estimate|backfill|cluster|capacity|all]
 
 [--small] [--pairs N] [--json]
 """
@@ -42,6 +42,7 @@ def main(
         "scale",
         "growth",
         "estimate",
+        "backfill",
         "cluster",
         "capacity",
     }

@@ -373,6 +373,19 @@ def _estimate(_: str) -> list[Comparison]:
     return found
 
 
+def _backfill(_: str) -> list[Comparison]:
+    whole, parted, rest = (
+        Job(name, "benchmarks.backfilling:filled", {"chunks": chunks, "threads": THREADS, "done": done})
+        for name, chunks, done in (("one chunk", 1, 0), ("8 chunks", 8, 0), ("4 of 8 chunks done", 8, 4))
+    )
+    return [
+        Comparison(
+            "materialize 1 M keys in chunks", (parted, whole), (Line("peak_mb", against=1), Line("cpu_s", against=1))
+        ),
+        Comparison("materialize 1 M keys, half of the chunks done", (rest, parted), (Line("cpu_s", against=1),)),
+    ]
+
+
 def _cluster(_: str) -> list[Comparison]:
     figures = [
         f"{what}_{figure}"
@@ -427,6 +440,7 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "scale": _scale,
     "growth": _growth,
     "estimate": _estimate,
+    "backfill": _backfill,
     "cluster": _cluster,
     "capacity": _capacity,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import signal
 import subprocess
 import sys
@@ -21,15 +22,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ParquetSource, Sum
-from featurestore.clock import ManualClock, to_datetime
+from featurestore.clock import ManualClock, instant_of, to_datetime
 from featurestore.materialize.done_chunks import DoneChunks, noted
 from featurestore.materialize.materialize import Run, ThisProcess, materialize_view
 from featurestore.materialize.progress import Progress
 from featurestore.online import Guard, OnlineStore, open_online
 from featurestore.online.view_codec import ViewCodec, project_prefix
+from featurestore.registry.kept_statistics import Gathering, Told
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
-from featurestore.types import Int64
+from featurestore.types import FeatureType, Int64
 from tests.draws import draws
 from tests.histories import History, clocks, histories, to_arrow, write_parquet
 from tests.test_online import Dying, Killed
@@ -68,6 +70,29 @@ class Event(NamedTuple):
     deaths: tuple[int, ...]
 
 
+class Made(NamedTuple):
+    """What a run says of itself, but how long it took, and what the values of its keys are like."""
+
+    run: Run
+    statistics: list[Any]
+
+
+def gathering(features: Mapping[str, tuple[str, FeatureType]]) -> Gathering:
+    """Gathers what values are like, and fails where that cannot be done."""
+
+    def failed(error: Exception) -> None:
+        raise AssertionError("nothing is gathered") from error
+
+    return Gathering(features, failed)
+
+
+def statistics(told: Told | None) -> list[Any]:
+    """All of it but what doubles are summed to, which the order of the rows decides; as text, since NaN is no NaN's equal."""
+    assert told is not None
+    rows, features = told
+    return [rows, *(re.sub("(mean|deviation)=[^,)]*", "", repr(feature)) for feature in features)]
+
+
 class Online(NamedTuple):
     """A view in a project of its own in a store."""
 
@@ -76,17 +101,18 @@ class Online(NamedTuple):
     store: OnlineStore
     project: str
 
-    def run(self, *, full: bool, chunk_keys: int, dies_before: int | None = None) -> list[Run]:
+    def run(self, *, full: bool, chunk_keys: int, dies_before: int | None = None) -> list[Made]:
         """Materialize; where it dies, its lease is nobody's."""
         store: Any = self.store if dies_before is None else Dying(self.store, dies_before)
-        here = ThisProcess(self.offline, store, QUIET, chunk_keys=chunk_keys)
+        here = ThisProcess(self.offline, store, QUIET, gather=gathering, chunk_keys=chunk_keys)
         try:
-            return materialize_view(
+            runs = materialize_view(
                 self.view, self.offline, store, project=self.project, progress=QUIET, full=full, engine=here
             )
         except Killed:
             self.store.write({ViewCodec(self.project, self.view).lease_key: None})  # its process is gone
             return []
+        return [Made(replace(run, seconds=0.0), statistics(here.told[run.instant])) for run in runs]
 
     def bytes(self) -> dict[bytes, bytes | None]:
         """All that is online, without the project's name."""
@@ -125,22 +151,21 @@ def test_chunks_and_deaths_leave_no_trace(online_url: str, story: tuple[History,
             for event in events:
                 clock.set(to_datetime(event.at))
                 expected = plain.run(full=event.full, chunk_keys=MANY)
-                chunk_keys = max(1, -(-max((run.keys for run in expected), default=1) // chunks))
+                chunk_keys = max(1, -(-max((made.run.keys for made in expected), default=1) // chunks))
                 # A full run over several instants, of which one is published, is begun anew where it is killed.
                 is_one = (
                     not event.full
-                    or len({run.again for run in expected}) == 1
-                    and (len(expected) == 1 or expected[0].again)
+                    or len({made.run.again for made in expected}) == 1
+                    and (len(expected) == 1 or expected[0].run.again)
                 )
-                found: list[Run] = []
+                found: list[Made] = []
                 for writes in (*(event.deaths if is_one else ()), None):
                     found = chunked.run(full=event.full, chunk_keys=chunk_keys, dies_before=writes)
                     if found:
                         break
                 assert chunked.bytes() == plain.bytes()
-                said, wanted = ([replace(run, seconds=0.0) for run in runs] for runs in (found, expected))
-                assert said == wanted[len(wanted) - len(said) :]
-                assert bool(said) == bool(wanted)
+                assert found == expected[len(expected) - len(found) :]
+                assert bool(found) == bool(expected)
         finally:
             store.close()
             offline.close()
@@ -204,6 +229,19 @@ class Shop:
         table = pa.table({"key": pa.array(map(self.codec.key, zip(range(KEYS))), pa.binary())})
         hashed = duckdb.from_arrow(table).project("key, hash(key) % 3 AS chunk")
         return next(key for key, chunk in hashed.fetchall() if chunk == 0)
+
+    def fail_after(self, chunks: int, patch: pytest.MonkeyPatch) -> None:
+        """Materialize; it fails when one chunk more is to be noted as done."""
+        packed, notes = DoneChunks.packed, itertools.count()
+
+        def failing(note: DoneChunks) -> bytes:
+            if next(notes) > chunks:
+                raise Killed
+            return packed(note)
+
+        patch.setattr(DoneChunks, "packed", failing)
+        with pytest.raises(Killed):
+            self.store.materialize(progress=False)
 
     def written(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """Materialize; the keys whose records were written, in order."""
@@ -275,16 +313,7 @@ def test_only_the_same_run_is_gone_on_with(
         shop.write("b", NOON + timedelta(minutes=30), 2)
         shop.clock.advance(timedelta(hours=1))
     with monkeypatch.context() as patch:
-        packed, notes = DoneChunks.packed, itertools.count(1)
-
-        def failing(note: DoneChunks) -> bytes:
-            if next(notes) == 3:
-                raise Killed
-            return packed(note)
-
-        patch.setattr(DoneChunks, "packed", failing)
-        with pytest.raises(Killed):
-            shop.store.materialize(progress=False)
+        shop.fail_after(1, patch)
     assert shop.done() == [0]
     keys = list(range(KEYS))
     at = shop.clock() - timedelta(minutes=20)
@@ -301,5 +330,30 @@ def test_only_the_same_run_is_gone_on_with(
         shop.clock.advance(timedelta(hours=1))
     rest = shop.written(monkeypatch)
     assert KEYS // 2 < len(rest) < KEYS - KEYS // 6 if meanwhile == "nothing" else rest == keys
+    assert shop.store.verify().ok
+    assert shop.done() == []
+
+
+@pytest.mark.parametrize("shop", ["lmdb"], indirect=True)
+@pytest.mark.parametrize("meanwhile", ["a file comes", "a file is written anew", "a key is forgotten"])
+def test_a_run_of_a_past_instant_is_gone_on_with(shop: Shop, monkeypatch: pytest.MonkeyPatch, meanwhile: str) -> None:
+    """Where half of it is done and its files are as they were: the run of what is due, which reads those that came since, is over what
+    may have changed after it. Else what is due is computed alone."""
+    with monkeypatch.context() as patch:
+        shop.fail_after(2, patch)
+    shop.clock.advance(timedelta(hours=1))
+    at, name = NOON + timedelta(minutes=30), "a" if meanwhile == "a file is written anew" else "b"
+    few = {"id": [1, 2, 3], "at": pa.array([at] * 3, pa.timestamp("us", "UTC")), "x": [5] * 3}
+    if meanwhile == "a key is forgotten":
+        shop.store.forget("thing", {"id": 1})
+    else:
+        pq.write_table(pa.table(few), shop.folder / "data" / f"{name}.parquet")
+    runs = shop.store.materialize(progress=False)
+    told = [(run.instant - instant_of(NOON), run.keys, run.full) for run in runs]
+    if meanwhile == "a file comes":
+        assert told == [(0, KEYS, True), (3_600_000_000, 3, False)]
+    else:
+        keys = 3 if meanwhile == "a file is written anew" else KEYS - 1
+        assert told == [(3_600_000_000, keys, True)]
     assert shop.store.verify().ok
     assert shop.done() == []

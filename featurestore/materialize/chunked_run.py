@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from featurestore.clock import to_datetime
-from featurestore.materialize.done_chunks import DoneChunks, noted
-from featurestore.materialize.kernel import RecordWriting, RunInstants, SlotWriter, Written
+from featurestore.lazy import pa
+from featurestore.materialize.done_chunks import DoneChunks, file_digest, noted
+from featurestore.materialize.kernel import EMBEDDED_BATCH_KEYS, RecordWriting, RunInstants, SlotWriter, Written
 from featurestore.materialize.key_chunks import KeyChunk, KeyChunks
 from featurestore.materialize.lease import Lease, RunProgress
 from featurestore.materialize.progress import Progress
-from featurestore.materialize.records import existing
+from featurestore.materialize.records import asked_keys, existing
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online import OnlineStore
+from featurestore.online.judged_slots import JudgedSlots
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.kept_statistics import Gathering
+from featurestore.semantics.values import canonical
 from featurestore.sources.session import Session
 
 
@@ -43,7 +47,8 @@ class ChunkedRun:
         is_ours = done is not None and (done.run, done.keys, done.chunks) == (run.digest, keys, len(chunks))
         if done is not None and is_ours and (self.everything or (run.present or 0) >= done.records):
             return done
-        fresh = DoneChunks(run.digest, keys, len(chunks), run.present or 0)
+        files = tuple(map(file_digest, run.files))
+        fresh = DoneChunks(run.digest, run.instants, files, keys, len(chunks), run.present or 0)
         self.lease.write({run.codec.chunks_key: fresh.packed()})
         return fresh
 
@@ -60,7 +65,7 @@ class ChunkedRun:
         self, marks: RunInstants, done: DoneChunks | None, gathering: Gathering | None
     ) -> tuple[Written, DoneChunks | None]:
         """Write the records of one instant, but those of chunks that are done; what was written with them, and what is done then.
-        gathering: told of the values of the others."""
+        gathering: told of the values of all; those of chunks that are done are read online."""
         run, chunks, written = self.run, self.chunks.all, Written(0, 0, 0, 0)
         keys = sum(chunk.keys for chunk in chunks)
         self.progress.start(f"{run.view.name} as of {to_datetime(marks.instant):%Y-%m-%d %H:%M}Z", keys)
@@ -70,6 +75,8 @@ class ChunkedRun:
                 assert done is not None
                 before = done.of(marks.instant)[chunk.number]
                 written = written.plus(before if self.everything else before._replace(records=0))
+                if gathering is not None:
+                    self._tell(marks, chunk, gathering)
                 self.progress.advance(chunk.keys)
         self.lease.progress = RunProgress(marks.instant, written.keys, keys)
         for chunk in left:
@@ -95,6 +102,20 @@ class ChunkedRun:
             if chunk.number not in before
             or (self.everything and stored.get(chunk.number, 0) < before[chunk.number].records)
         ]
+
+    def _tell(self, marks: RunInstants, chunk: KeyChunk, gathering: Gathering) -> None:
+        """Tell of the values of a chunk that is done."""
+        view, codec, end = self.run.view, self.run.codec, chunk.first + chunk.keys
+        slots = JudgedSlots(view, codec)
+
+        def values(keys: Sequence[bytes]) -> dict[str, pa.Array]:
+            _, columns = slots.judged(self.store.get(keys).values, marks.instant, marks.edition)
+            of_features = zip(view.features, columns, strict=True)
+            return {one.name: canonical(pa.array(column, one.type.arrow), one.type) for one, column in of_features}
+
+        for first in range(chunk.first, end, EMBEDDED_BATCH_KEYS):
+            keys = asked_keys(self.session, view, codec, first, min(end, first + EMBEDDED_BATCH_KEYS)).to_pylist()
+            gathering.add(partial(values, keys), len(keys))
 
     def _write(self, marks: RunInstants, chunk: KeyChunk, gathering: Gathering | None) -> Written:
         run, vanished = self.run, set[bytes]()

@@ -1,13 +1,14 @@
 """Which chunks of a run are done: noted beside its records, so that the next run goes on where one that was killed ended.
 
 The note lies in the online store, so it is lost with the records that it tells of. It holds what the run was to do: a run that is to do
-anything else takes no notice of it, and it goes away before anything is written that it does not tell of.
+anything else takes no notice of it, and it goes away before anything is written that it does not tell of. Files that came since are left
+to the run after, as those are that come while a run goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -16,6 +17,7 @@ from featurestore.declare.sources import FileSource
 from featurestore.materialize.kernel import Written
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.sources.offline import Offline
+from featurestore.sources.source_files import SourceFile
 from featurestore.training.manifest import library_versions
 
 CHUNKS_FORMAT = 1
@@ -23,14 +25,28 @@ CHUNKS_FORMAT = 1
 
 @dataclass(frozen=True)
 class DoneChunks:
-    """What is done of a run. run: what it was to do, as `run_digest` says it. keys, chunks: how many there are. records: how many there
-    are at least, where not every one is written. done: by instant (µs) and number of the chunk what was written."""
+    """What is done of a run. run: what it was to do, as `run_digest` says it. instants: those that it computes, µs. files: which files it
+    reads, as `file_digest` says each. keys, chunks: how many there are. records: how many there are at least, where not every one is
+    written. done: by instant and number of the chunk what was written."""
 
     run: str
+    instants: tuple[int, ...]
+    files: tuple[str, ...]
     keys: int
     chunks: int
     records: int
     done: Mapping[int, Mapping[int, Written]] = field(default_factory=dict)
+
+    def is_worth_it(self, complete: Sequence[int], due: Sequence[int]) -> bool:
+        """Whether to go on with it though its instant is past: half of it is done, and runs of what is due are quicker after it.
+        complete: the instants (µs) that are, newest first."""
+        half = 2 * sum(map(len, self.done.values())) >= self.chunks * len(self.instants)
+        return half and max(complete[:1], default=min(self.instants) - 1) < min(self.instants) < due[0]
+
+    def among(self, files: Sequence[SourceFile]) -> tuple[SourceFile, ...]:
+        """Of files those that it reads, as far as they are there as they were."""
+        wanted = set(self.files)
+        return tuple(file for file in files if file_digest(file) in wanted)
 
     def of(self, instant: int) -> Mapping[int, Written]:
         """What was written for an instant, by number of the chunk."""
@@ -58,6 +74,8 @@ class DoneChunks:
             {
                 "format": CHUNKS_FORMAT,
                 "run": self.run,
+                "instants": self.instants,
+                "files": self.files,
                 "keys": self.keys,
                 "chunks": self.chunks,
                 "records": self.records,
@@ -74,7 +92,13 @@ def noted(value: bytes | None) -> DoneChunks | None:
     done: dict[int, dict[int, Written]] = {}
     for instant, chunk, *written in said["done"]:
         done.setdefault(instant, {})[chunk] = Written(*written)
-    return DoneChunks(said["run"], said["keys"], said["chunks"], said["records"], done)
+    numbers = (said["keys"], said["chunks"], said["records"])
+    return DoneChunks(said["run"], tuple(said["instants"]), tuple(said["files"]), *numbers, done)
+
+
+def file_digest(file: SourceFile) -> str:
+    """A file as it was found, in a few characters."""
+    return hashlib.blake2b(orjson.dumps(list(file)), digest_size=8).hexdigest()
 
 
 def run_digest(run: PlannedRun, offline: Offline) -> str:

@@ -16,6 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import MaterializeError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.materialize.chunked_run import ChunkedRun
-from featurestore.materialize.done_chunks import noted, run_digest
+from featurestore.materialize.done_chunks import DoneChunks, noted, run_digest
 from featurestore.materialize.kernel import Changes, Written, keys_sql
 from featurestore.materialize.key_chunks import KeyChunks
 from featurestore.materialize.lease import Lease
@@ -148,7 +149,7 @@ def materialize_view(
     engine: where records are written; None: in this process, without tiles of files.
     """
     codec = ViewCodec(project, view, tagged=store.tagged)
-    now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+    now, (watermark, state, note) = store.get([codec.watermark_key, codec.state_key, codec.chunks_key])
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)
     full = full or is_unfinished(state) or (bool(due) and _are_gone(view, store, codec, state))
@@ -159,17 +160,27 @@ def materialize_view(
         served = view.timing.served(complete, now)
         instants = tuple(instant for instant in reversed(complete) if served is None or instant >= served)
         runs += once_more(partial(_run, job, instants, again=True))
+    elif due and not full and (done := noted(note)) is not None and done.is_worth_it(complete, due):
+        with suppress(_OtherRunError):
+            runs += once_more(partial(_run, job, done.instants, only=done))
     for instant in due:
         runs += once_more(partial(_run, job, (instant,)))
     return runs
 
 
-def _run(job: _Job, instants: tuple[int, ...], *, again: bool = False) -> list[Run]:
-    """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition."""
+class _OtherRunError(Exception):
+    """A run that was to be gone on with would not write the same any more."""
+
+
+def _run(
+    job: _Job, instants: tuple[int, ...], *, again: bool = False, only: DoneChunks | None = None
+) -> list[Run]:  # fmt: skip
+    """Compute instants, oldest first, and switch to them at once; again: they are complete, and get the next edition. only: what a
+    run that was killed has done of them, of whose files this one is; _OtherRunError where they are not as they were."""
     view, runs, records = job.view, [], 0
     lease = Lease(job.store, job.codec.lease_key, view.declared.title, run_key=job.codec.run_key)
     try:
-        plan = _planned(job, lease, instants, again=again)
+        plan = _planned(job, lease, instants, again=again, only=only)
         began, last = time.perf_counter(), iter(instants)
         for written in job.engine.written(plan, lease):
             numbers = (next(last), plan.started, written.keys, written.rows, plan.changes is None)
@@ -187,7 +198,9 @@ def _run(job: _Job, instants: tuple[int, ...], *, again: bool = False) -> list[R
     return runs
 
 
-def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool) -> PlannedRun:
+def _planned(
+    job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool, only: DoneChunks | None
+) -> PlannedRun:  # fmt: skip
     """What a run over these instants is to do; it is noted in the store that it has begun."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
     now, (watermark, state, note) = store.get([codec.watermark_key, codec.state_key, codec.chunks_key])
@@ -196,6 +209,8 @@ def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool)
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
     files = offline.see(view.source, now=now, known_by=view.timing.known_by(last), must=True)
     offline.note(view.source, now=now)
+    if only is not None:
+        files = only.among(files)
     unmet, source_rows = _expected(job, files, now=now, state=state)
     arrived = new_files(view, files, state) if complete and not job.full else None
     changes, present = None, None
@@ -212,6 +227,8 @@ def _planned(job: _Job, lease: Lease, instants: tuple[int, ...], *, again: bool)
     if state is not None:
         begun[codec.state_key] = begun_state(state, full=job.full)
     done = noted(note)
+    if only is not None and (done is None or done.run != plan.digest):
+        raise _OtherRunError
     if note is not None and (done is None or done.run != plan.digest):
         begun[codec.chunks_key] = note = None
     if begun:
@@ -273,11 +290,9 @@ class ThisProcess:
                 chunked = ChunkedRun(run, lease, self.store, session, chunks, tiling, self.progress)
                 done = chunked.begun()
                 for marks in run.marks:
-                    gathering = None
-                    if done is None or not done.of(marks.instant):  # else some of the values are not seen here
-                        gathering = self.gather(
-                            {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
-                        )
+                    gathering = self.gather(
+                        {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
+                    )
                     written, done = chunked.write(marks, done, gathering)
                     if gathering is not None:
                         self.told[marks.instant] = gathering.told()

@@ -52,9 +52,12 @@ def collect(session: Session, view: ResolvedView, sql: str) -> int:
     return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
 
 
-def asked_keys(session: Session, view: ResolvedView, codec: ViewCodec) -> pa.Array:
-    """The store keys of the keys that were collected in a session."""
-    table: pa.Table = session.connection.sql(f"SELECT {key_list(view)} FROM asked").to_arrow_table()
+def asked_keys(
+    session: Session, view: ResolvedView, codec: ViewCodec, first: int = 0, end: int | None = None
+) -> pa.Array:  # fmt: skip
+    """The store keys of the keys that were collected in a session, in no order; of those that are numbered from first to before end."""
+    numbered = f"request_no >= {first}" + ("" if end is None else f" AND request_no < {end}")
+    table: pa.Table = session.connection.sql(f"SELECT {key_list(view)} FROM asked WHERE {numbered}").to_arrow_table()
     return codec.key_array(key_columns(view, table), table.num_rows)
 
 

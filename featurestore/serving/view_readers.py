@@ -6,22 +6,21 @@ A view that is materialized answers from slots, a continuous view over pushed ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from featurestore.clock import to_datetime
 from featurestore.declare.push import PushSource
 from featurestore.errors import NotMaterializedError
+from featurestore.online.judged_slots import Columns, JudgedSlots
 from featurestore.online.source_state import LAG_US, NEVER, SourceState, Witness, served_as_of, state_key
-from featurestore.online.view_codec import Rows, ViewCodec, edition_of, unpack_watermark
-from featurestore.semantics.judge import expired, filled, non_present, row_status, spread, status_of
+from featurestore.online.view_codec import ViewCodec, edition_of, unpack_watermark
+from featurestore.semantics.judge import spread
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.online_result import Judged, PartAnswer
 from featurestore.tiles.series import ViewTiles
 from featurestore.tiles.tile_codec import TileCodec
-
-Columns = Sequence[Sequence[Any]]
 
 
 class ViewReader(Protocol):
@@ -100,9 +99,8 @@ class MaterializedReader:
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
         self.names = tuple(self.places)
-        self._defaults = tuple(feature.default for feature in part.view.features)
-        self._folded = tuple(i for i, feature in enumerate(part.view.features) if not feature.plain)
-        self.shares_statuses = not self._folded
+        self._slots = JudgedSlots(part.view, self.codec)
+        self.shares_statuses = self._slots.shares_statuses
         self._mark: _Watermark | None = None
 
     def answer(
@@ -120,41 +118,10 @@ class MaterializedReader:
                 f"{self.view.fingerprint[:12]}, its first values are served {_first(self.view, marks[0])}"
             )
         try:
-            statuses, columns = self._judged(records, base, mark.edition)
+            statuses, columns = self._slots.judged(records, base, mark.edition)
         except LookupError:
             return None
         return _answered(self, statuses, columns, as_of=base, stale=self.view.timing.is_late(base, now))
-
-    def _judged(self, records: Sequence[bytes | None], base: int, edition: int) -> tuple[list[list[Status]], Columns]:
-        """Rule 4: each feature's status for each record, or one for all, and the columns with their defaults filled in."""
-        held = [record for record in records if record is not None]
-        rows = self.codec.rows(held, base, edition=edition)
-        times, ttl = [time for time in rows.event_times if time is not None], self.view.ttl
-        if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, ttl):
-            judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
-            if self.shares_statuses and len(held) == len(records):
-                return [judged], rows.columns
-        else:
-            judged = [row_status(*row, base, ttl) for row in zip(rows.event_times, rows.untils, strict=True)]
-        statuses = [judged] * len(self._defaults)
-        if self._folded:
-            statuses = self._with_folded(judged, rows)
-        columns = filled(statuses, rows.columns, self._defaults)
-        if len(held) == len(records):
-            return statuses, columns
-        number = iter(range(len(held)))
-        places = [None if record is None else next(number) for record in records]
-        return spread(places, statuses, columns, self._defaults)
-
-    def _with_folded(self, judged: list[Status], rows: Rows) -> list[list[Status]]:
-        """The statuses with those of the folded features, which were settled when they were materialized."""
-        known = [status_of(time is not None) for time in rows.event_times]
-        statuses = [known if i in self._folded else judged for i in range(len(self._defaults))]
-        for row, i in rows.odd:
-            if statuses[i] is known:
-                statuses[i] = list(known)
-            statuses[i][row] = non_present(self.view.features[i])
-        return statuses
 
 
 class _Watermark(NamedTuple):
