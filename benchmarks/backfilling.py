@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import redis
 
 from benchmarks.data import DATA, TIMESTAMP, VERSION
 from benchmarks.latency import Figures
@@ -48,8 +49,11 @@ def _rows() -> Path:
     return path
 
 
-def filled(chunks: int, threads: int, done: int = 0) -> Callable[[], Figures]:
-    """The run of all keys into LMDB, in so many chunks, of which some are done by a run that ended after them."""
+def filled(chunks: int, threads: int, done: int = 0, redis_url: str = "") -> Callable[[], Figures]:
+    """The run of all keys into LMDB, or into a Redis that is emptied, in so many chunks, of which some are done by a run that ended
+    after them."""
+    if redis_url:
+        redis.Redis.from_url(redis_url).flushall()
     source = ParquetSource("rows", str(_rows()), event_time="at")
     features = {
         **{f"x{place}": Latest(f"x{place}") for place in range(4)},
@@ -60,7 +64,7 @@ def filled(chunks: int, threads: int, done: int = 0) -> Callable[[], Figures]:
         "facts", entity=Entity("thing", key={"id": Int64}), source=source, features=features, refresh="1d"
     )
     folder = tempfile.TemporaryDirectory(prefix="benchmark-", dir=DATA)
-    lines = ('project = "benchmark"', 'online = "lmdb://online"', "definitions = []", "[offline]", f"threads = {threads}",
+    lines = ('project = "benchmark"', f'online = "{redis_url or "lmdb://online"}"', "definitions = []", "[offline]", f"threads = {threads}",
              "[materialize]", f"chunk_keys = {-(-KEYS // chunks)}", "")  # fmt: skip
     Path(folder.name, "featurestore.toml").write_text("\n".join(lines))
     store = FeatureStore(folder.name, clock=ManualClock(NOON))

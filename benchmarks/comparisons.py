@@ -382,6 +382,12 @@ def _backfill(_: str) -> list[Comparison]:
         Comparison(
             "materialize 1 M keys in chunks", (parted, whole), (Line("peak_mb", against=1), Line("cpu_s", against=1))
         ),
+        Comparison(
+            "materialize 1 M keys in chunks, Redis",
+            (parted, whole),
+            (Line("peak_mb", against=1), Line("cpu_s", against=1)),
+            empty_redis,
+        ),
         Comparison("materialize 1 M keys, half of the chunks done", (rest, parted), (Line("cpu_s", against=1),)),
     ]
 

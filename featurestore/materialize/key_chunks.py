@@ -13,7 +13,7 @@ from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.session import Session
 
-HASHED_KEYS = 1_000_000
+HASHED_KEYS = 100_000
 """Keys whose hashes are computed at once."""
 
 
@@ -71,7 +71,7 @@ class KeyChunks:
         held: list[bytes] = []
         for keys in itertools.chain(scan, [[]]):
             held += keys
-            if held and (not keys or len(held) >= HASHED_KEYS // 10):
+            if held and (not keys or len(held) >= HASHED_KEYS):
                 self._insert("stored_keys", "key", pa.table({"key": pa.array(held, pa.large_binary())}))
                 held = []
         counts = "SELECT chunk, count(DISTINCT key) FROM stored_keys GROUP BY chunk"

@@ -190,6 +190,20 @@ def test_runs_are_counted_as_they_are_done(data: Path, view: FeatureView) -> Non
     assert store.materialize(progress=False) == []
 
 
+def test_chunks_are_told(data: Path) -> None:
+    """Into how many parts the keys of the largest run go, which is said where it is more than one."""
+    settings = data / "featurestore.toml"
+    repository = Repository(data, plain())
+    (work,) = repository.store.estimate_materialize().work
+    assert (work.chunks, work.notes) == (1, ())
+    settings.write_text(f"{settings.read_text()}[materialize]\nchunk_keys = {KEYS // 3}\n")
+    with FeatureStore(data, clock=repository.clock) as store:
+        (work,) = store.estimate_materialize().work
+        assert work.chunks == math.ceil(KEYS / (KEYS // 3))
+        assert any(f"about {work.chunks} chunks of {KEYS // 3} keys" in note for note in work.notes)
+        assert f"{work.chunks} chunks" in str(store.estimate_materialize())
+
+
 @pytest.mark.parametrize("view", [plain(), folded(), plain(known_at="at"), plain(known_after="90m"), plain(known_at=ARRIVAL)],
                          ids=["plain", "folded", "known_at", "known_after", "arrival"])  # fmt: skip
 @pytest.mark.parametrize("lands", [False, True], ids=["the same files", "a file more"])
