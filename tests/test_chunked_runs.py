@@ -288,7 +288,7 @@ def test_processes_that_are_killed_are_gone_on_with(shop: Shop, monkeypatch: pyt
     assert shop.store.verify().ok
     (last, _) = shop.store.registry.runs()[:2]
     assert (last.keys, last.rows) == (KEYS, KEYS)
-    told = shop.store.statistics(view="facts", limit=1).kept[0]
+    told = shop.store.statistics(view="facts", limit=1).found[0]
     numbers = told.feature("facts:total").column.numbers
     assert numbers is not None
     assert (told.rows, numbers.values, numbers.least, numbers.greatest) == (KEYS, KEYS, 3, 3)
