@@ -53,7 +53,7 @@ def filled(chunks: int, threads: int, done: int = 0, redis_url: str = "") -> Cal
     """The run of all keys into LMDB, or into a Redis that is emptied, in so many chunks, of which some are done by a run that ended
     after them."""
     if redis_url:
-        redis.Redis.from_url(redis_url).flushall()
+        redis.Redis.from_url(redis_url).flushall(asynchronous=True)
     source = ParquetSource("rows", str(_rows()), event_time="at")
     features = {
         **{f"x{place}": Latest(f"x{place}") for place in range(4)},
