@@ -80,8 +80,8 @@ class ChunkedRun:
                 self.progress.advance(chunk.keys)
         self.lease.progress = RunProgress(marks.instant, written.keys, keys)
         for chunk in left:
-            if done is not None:
-                done = done.without(chunk.number)
+            if done is not None and chunk.number in done.of(marks.instant):
+                done = done.without(chunk.number)  # of later instants too, whose slots are overwritten here
             of_chunk = self._write(marks, chunk, gathering)
             written = written.plus(of_chunk)
             if done is not None:

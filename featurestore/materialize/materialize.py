@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from featurestore.clock import to_datetime
 from featurestore.durable.owner import OwnedFolder
-from featurestore.errors import MaterializeError, SourceError
+from featurestore.errors import ExpectationError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.materialize.chunked_run import ChunkedRun
 from featurestore.materialize.done_chunks import DoneChunks, noted, run_digest
@@ -161,7 +161,7 @@ def materialize_view(
         instants = tuple(instant for instant in reversed(complete) if served is None or instant >= served)
         runs += once_more(partial(_run, job, instants, again=True))
     elif due and not full and (done := noted(note)) is not None and done.is_worth_it(complete, due):
-        with suppress(_OtherRunError):
+        with suppress(_OtherRunError, ExpectationError):  # then what is due is begun, which may be of other files
             runs += once_more(partial(_run, job, done.instants, only=done))
     for instant in due:
         runs += once_more(partial(_run, job, (instant,)))
@@ -209,8 +209,8 @@ def _planned(
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
     files = offline.see(view.source, now=now, known_by=view.timing.known_by(last), must=True)
     offline.note(view.source, now=now)
-    if only is not None:
-        files = only.among(files)
+    if only is not None and len(files := only.among(files)) < len(only.files):
+        raise _OtherRunError
     unmet, source_rows = _expected(job, files, now=now, state=state)
     arrived = new_files(view, files, state) if complete and not job.full else None
     changes, present = None, None
