@@ -35,6 +35,7 @@ LONGEST_FIRST = [
     "test_push_processes.py",
     "test_concurrency.py",
     "cli/test_commands.py",
+    "test_chunked_runs.py",
     "test_demo.py",
     "test_push_histories.py",
     "test_windows.py",
