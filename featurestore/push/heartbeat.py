@@ -43,8 +43,10 @@ class Heartbeat:
     def close(self) -> None:
         """Stop after the beat that is under way, if any, and wait for that; idempotent."""
         self._stopped.set()
-        if self._thread is not None:
-            self._thread.join()
+        with self._lock:  # whoever begins it has begun it
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def _work(self) -> None:
         while not self._stopped.wait(BEAT_SECONDS):

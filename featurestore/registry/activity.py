@@ -130,7 +130,7 @@ class PushTrail:
 
     def __init__(self, write: Callable[[list[Activity]], None]) -> None:
         self._write = write
-        self._lock = mutex()
+        self._lock, self._turn = mutex(), mutex()
         self._wake = event()
         self.renew()
         renewed_in_child(self)
@@ -163,29 +163,33 @@ class PushTrail:
 
     def flush(self, *, is_last: bool = False) -> None:
         """Write what is gathered. Where that fails it is told, and tried again with the next, unless this is the last time."""
-        with self._lock:
-            self._waiting += self._gathered.values()
-            self._gathered = {}
-            if self._lost and len(self._waiting) < MOST:
-                self._waiting.append(Activity("push", "", {"lost_rows_of_the_trail": self._lost}))
-                self._lost = 0
-            self._lost += max(0, len(self._waiting) - MOST)
-            waiting = self._waiting[:MOST]
-            self._waiting = []
-        if not waiting:
-            return
-        try:
-            self._write(waiting)
-        except FeatureStoreError as error:
+        with self._turn:  # whoever closes the registry afterwards waits for a batch that a thread is writing
             with self._lock:
-                self._waiting = waiting + self._waiting
-            become = "lost: who pushed stands nowhere, and what was pushed is kept" if is_last else "not written yet"
-            LOGGER.warning("%d rows of the trail of activity are %s: %s", len(waiting), become, error)
+                self._waiting += self._gathered.values()
+                self._gathered = {}
+                if self._lost and len(self._waiting) < MOST:
+                    self._waiting.append(Activity("push", "", {"lost_rows_of_the_trail": self._lost}))
+                    self._lost = 0
+                self._lost += max(0, len(self._waiting) - MOST)
+                waiting = self._waiting[:MOST]
+                self._waiting = []
+            if not waiting:
+                return
+            try:
+                self._write(waiting)
+            except FeatureStoreError as error:
+                with self._lock:
+                    self._waiting = waiting + self._waiting
+                become = (
+                    "lost: who pushed stands nowhere, and what was pushed is kept" if is_last else "not written yet"
+                )
+                LOGGER.warning("%d rows of the trail of activity are %s: %s", len(waiting), become, error)
 
     def close(self) -> None:
         """Write the rest."""
         self._wake.set()
-        writer = self._writer
+        with self._lock:
+            writer = self._writer
         if writer is not None:
             writer.join()
         self.flush(is_last=True)

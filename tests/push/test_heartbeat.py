@@ -90,6 +90,20 @@ def test_those_who_begin_it_together_begin_one() -> None:
     assert len(beats.threads) == 1
 
 
+def test_who_closes_it_while_another_begins_it_waits_for_its_end() -> None:
+    """A thread that is not started yet cannot be waited for."""
+    heart = Heartbeat(Beats().pushers)
+    with heart._lock:
+        thread = heart._thread = threading.Thread(target=heart._work)
+        closing = threading.Thread(target=heart.close)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        thread.start()
+    closing.join(HANGS_SECONDS)
+    assert (closing.is_alive(), thread.is_alive()) == (False, False)
+
+
 def test_a_failure_is_told_once_until_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
     """Another kind is told, and the same once more after a beat that went well; it goes on beating."""
     lost, other = OnlineUnavailableError("It is away."), OnlineStoreError("It is odd.")

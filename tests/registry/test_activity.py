@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,10 +195,45 @@ def test_pushes_are_written_without_anybody_s_asking(registry: Registry, monkeyp
     pushes = PushTrail(registry.add_activity)
     for number in range(2):
         pushes.pushed("s", {"accepted": 1})
-        writer = pushes._writer
-        if writer is not None:
-            writer.join(600)
-        assert len(registry.activity()) == number + 1
+        deadline = time.monotonic() + 600
+        while len(registry.activity()) <= number:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_closing_waits_for_rows_that_are_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes the registry next does not close it under them."""
+    monkeypatch.setattr(trail, "EVERY_SECONDS", 0.0)
+    began, goes_on, written = threading.Event(), threading.Event(), list[Activity]()
+
+    def write(done: list[Activity]) -> None:
+        began.set()
+        assert goes_on.wait(600)
+        written.extend(done)
+
+    pushes = PushTrail(write)
+    pushes.pushed("s", {"accepted": 1})
+    assert began.wait(600)
+    closing = threading.Thread(target=pushes.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    goes_on.set()
+    closing.join(600)
+    assert [one.subject for one in written] == ["s"]
+
+
+def test_who_closes_while_the_first_push_begins_the_thread_waits_for_it(pushes: PushTrail) -> None:
+    """A thread that is not started yet cannot be waited for."""
+    with pushes._lock:
+        pushes._writer = threading.Thread(target=pushes._write_later)
+        closing = threading.Thread(target=pushes.close)
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        pushes._writer.start()
+    closing.join(600)
+    assert pushes._writer is None
 
 
 def test_a_registry_that_cannot_be_written_loses_no_row_and_stops_no_push(
