@@ -122,18 +122,22 @@ def test_a_body_that_is_none_is_refused(store: FeatureStore, body: Any) -> None:
 def test_a_server_that_stops_ends_a_run_after_its_batch(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is served is what was complete before, and the next run completes the work."""
     monkeypatch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 1)
-    begun, goes_on, whole = threading.Event(), threading.Event(), Materializer.materialize
+    begun, whole, begin, made = threading.Event(), Materializer.materialize, Materializing.begin, list[Materializing]()
+
+    def begins(materializing: Materializing, *args: Any, **words: Any) -> None:
+        made.append(materializing)
+        begin(materializing, *args, **words)
 
     def waits(*args: Any, **words: Any) -> Any:
         begun.set()
-        goes_on.wait()
+        assert made[0]._stop.wait(600)
         return whole(*args, **words)
 
+    monkeypatch.setattr(Materializing, "begin", begins)
     monkeypatch.setattr(Materializer, "materialize", waits)
     with serving(store) as client:
         assert client.post(PATH).status_code == 202
-        begun.wait()
-        threading.Timer(1, goes_on.set).start()
+        assert begun.wait(600)
     monkeypatch.undo()
     assert {one.state for one in store.status()} == {"not materialized"}
     store.materialize(progress=False)
