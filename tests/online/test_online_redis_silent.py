@@ -23,7 +23,7 @@ from featurestore.types import Int64
 from tests.server.test_http import serving
 from tests.servers import RedisServer
 
-QUERY = "timeout=0.5&retries=5"
+QUERY = "timeout=600&retries=5"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_one_silence_is_all_that_a_call_waits_for(
     with closing(open_online(server.url_with(query=QUERY))) as store:
         if connected:
             store.get([])
-        with server.silent():
+        with server.silent_for(store):
             for _ in range(2):
                 failures.clear()
                 with pytest.raises(OnlineUnavailableError):
@@ -123,7 +123,7 @@ def test_a_server_says_503_after_one_silence(server: RedisServer, failures: list
         asked = {"service": "model", "rows": [{"thing": 1}]}
         with serving(store) as client:
             for loaded in (False, True):
-                with server.silent():
+                with server.silent_for(store.online):
                     for ask in (lambda: client.post("/v1/online-features", json=asked), lambda: client.get("/readyz")):
                         failures.clear()
                         answer = ask()

@@ -177,13 +177,17 @@ def test_defaults_stand_in_for_what_cannot_be_reached(
     store = opened(
         'when_unavailable = "defaults"',
         f"lookup_seconds = {SILENT_SECONDS if asked is ASKED else 600}",
-        query="timeout=0.5&retries=0",
     )
     with serving(store) as client:
-        until(lambda: client.post(LOOKUP, json=asked).json().get("statuses", [["UNAVAILABLE"]])[0][0] == "PRESENT")
-        answered = client.post(LOOKUP, json=asked).json()
-        assert answered["as_of"]
-        with redis.silent():
+        answered: list[dict[str, Any]] = [{}]
+
+        def is_answered() -> bool:
+            answered[0] = client.post(LOOKUP, json=asked).json()
+            return bool(answered[0].get("statuses", [["UNAVAILABLE"]])[0][0] == "PRESENT")
+
+        until(is_answered)
+        assert answered[0]["as_of"]
+        with redis.silent_for(store.online):
             answer = client.post(LOOKUP, json=asked, headers={"X-Request-ID": "silent"})
             assert answer.status_code == 200
             told = answer.json()
@@ -221,7 +225,7 @@ def test_a_process_takes_defaults_by_the_call(opened: Callable[..., FeatureStore
 
 def test_ready_is_who_answers_lookups_of_every_service(opened: Callable[..., FeatureStore], redis: RedisServer) -> None:
     """And nobody else, whatever is applied, filled or away."""
-    store = opened(fill=False, query="timeout=3&retries=0")
+    store = opened(fill=False)
     services: list[str] = []
     with serving(store) as client:
 
@@ -250,7 +254,7 @@ def test_ready_is_who_answers_lookups_of_every_service(opened: Callable[..., Fea
         assert not ready()
         store.materialize(progress=False)
         assert ready()
-        with redis.silent():
+        with redis.silent_for(store.online):
             assert not ready()
         until(lambda: client.get("/readyz").status_code == 200)
         assert ready()
