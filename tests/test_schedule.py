@@ -74,6 +74,8 @@ def test_what_the_service_follows_ends_by_sigterm(words: dict[str, str]) -> None
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         read_until(process, "customer_orders as of")
         process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()  # to its end, so that it can write all that it has to say
     assert process.returncode == 0
 
 

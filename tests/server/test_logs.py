@@ -22,6 +22,7 @@ from featurestore import FeatureStore
 from featurestore.access.api_keys import create_key
 from featurestore.access.principal import Principal
 from featurestore.log_lines import JsonLines, tell
+from featurestore.server import access_log
 from featurestore.server.access_log import ASKED, MOST_BYTES, AccessLog
 from featurestore.server.admission import PRINCIPAL
 from tests.server.test_http import JSON, serving
@@ -229,12 +230,19 @@ def test_any_text_is_a_line(capsys: pytest.CaptureFixture[str], caplog: pytest.L
 # --- whoever does not take the lines --------------------------------------------------------------
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing a log waits for its last lines as long as that takes."""
+    monkeypatch.setattr(access_log, "CLOSE_SECONDS", PATIENCE_SECONDS)
+
+
 def noted(log: AccessLog, count: int, name: str = "nobody") -> None:
     scope = {"method": "POST", PRINCIPAL: Principal(name, frozenset()), ASKED: ("service", "m", 1)}
     for _ in range(count):
         log.note(dict(scope), route=LOOKUP, status=200, seconds=0.001, size=10)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_reader_that_stands_still_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines wait in bounded memory, and those beyond it are dropped and counted; the others come whole once they are taken."""
     reads, writes = os.pipe()
@@ -262,6 +270,7 @@ def test_a_reader_that_stands_still_holds_up_nobody(monkeypatch: pytest.MonkeyPa
     assert {json.loads(line)["route"] for line in lines} == {LOOKUP}
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_reader_that_is_gone_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the server goes on; a name that is no text is written all the same."""
     reads, writes = os.pipe()
@@ -283,6 +292,7 @@ def test_a_reader_that_is_gone_is_counted(monkeypatch: pytest.MonkeyPatch) -> No
     assert dropped == [5]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a disk is full in the middle of a line, the next one begins on a line of its own."""
     with (tmp_path / "log").open("wb", buffering=0) as stdout:

@@ -29,6 +29,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository that `init` writes, applied and materialized."""
     folder = tmp_path_factory.mktemp("shop") / "repo"
     featurestore("init", str(folder))
+    with (folder / "featurestore.toml").open("a") as settings:  # halves of requests wait until the test goes on
+        settings.write("\n[server]\nrequest_seconds = 600\n")
     featurestore("--repo", str(folder), "apply")
     featurestore("--repo", str(folder), "materialize")
     return folder
@@ -85,7 +87,7 @@ def test_requests_under_way_are_answered_after_sigterm(shop: Path, workers: int)
         crowd = [threading.Thread(target=looking, args=(port, answers)) for _ in range(4)]
         for thread in crowd:
             thread.start()
-        connections = [begun(port) for _ in range(10)]
+        connections = [begun(port, seen=True) for _ in range(10)]
         while len(answers) < 50:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)

@@ -76,15 +76,18 @@ def away(how: str, front: Front, postgres: PostgresServer) -> Iterator[None]:
 
 @pytest.mark.parametrize("how", ["stopped", "silent"])
 def test_lookups_go_on_with_what_is_loaded(
-    how: str, store: FeatureStore, front: Front, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
-) -> None:
+    how: str, store: FeatureStore, front: Front, postgres: PostgresServer, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """At once, but for the one that finds it out; and a version that is applied when the registry is back is taken up."""
+    monkeypatch.setattr(newest_version, "WAIT_SECONDS", 600.0)  # a registry that is only slow is not away
     values = looked_up(store)
     with serving(store) as client, caplog.at_level(logging.WARNING, "featurestore"):
         asked = {"service": "model", "rows": [{"thing": 1}]}
         answer = client.post(LOOKUP, json=asked)
         assert answer.status_code == 200
         with away(how, front, postgres):
+            monkeypatch.setattr(newest_version, "WAIT_SECONDS", 0.5)
             began = time.monotonic()
             for _ in range(100):
                 assert looked_up(store) == values
