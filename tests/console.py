@@ -24,12 +24,12 @@ from typing import NamedTuple, Self
 
 from featurestore.cli import main
 from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^```(python|console|output)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 ANY_LINES = "(?:[^\n]*\n)*?"
 PORT = "6570"
-STARTED_S = 120.0
 
 
 class Block(NamedTuple):
@@ -75,7 +75,7 @@ class Page:
         """End what was started, as a person would."""
         for process in self.started:
             process.terminate()
-            process.wait(STARTED_S)
+            process.wait(PATIENCE_SECONDS)
         self.started = []
 
     def run(self) -> None:
@@ -114,7 +114,9 @@ class Page:
             return ""
         if words[0] == "featurestore":
             return featurestore(*words[1:])
-        done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -122,7 +124,7 @@ class Page:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen([sys.executable, "-m", "featurestore", *words], env=environment)
         self.started.append(process)
-        end = time.monotonic() + STARTED_S
+        end = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < end and process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(self.port))):
                 return

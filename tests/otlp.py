@@ -68,7 +68,7 @@ class OtlpReceiver:
     def wait_for(self, come: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
         """The spans, as soon as they are as they should be."""
         with self._more:
-            assert self._more.wait_for(lambda: come(self.spans), 60), [span.name for span in self.spans]
+            assert self._more.wait_for(lambda: come(self.spans), 600), [span.name for span in self.spans]
             return list(self.spans)
 
     def __enter__(self) -> Self:

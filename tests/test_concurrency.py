@@ -254,7 +254,7 @@ def test_two_processes_roll_a_changed_service_over_at_once(rolled: Path) -> None
         for process in processes:
             assert process.stdout is not None
             assert process.stdout.readline() == "rolled\n"
-        told = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+        told = [json.loads(process.communicate(timeout=600)[0]) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -308,11 +308,11 @@ def test_event_loops_do_not_wait_for_each_other(tmp_path: Path, online: str) -> 
 
         async def many() -> None:
             asked = [store.aget_online_features(ROWS[:5], "service") for _ in range(50)]
-            answers.extend(len(result) for result in await asyncio.wait_for(asyncio.gather(*asked), 300))
+            answers.extend(len(result) for result in await asyncio.wait_for(asyncio.gather(*asked), 600))
 
         threads = [threading.Thread(target=lambda: asyncio.run(many())) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(400)
+            thread.join(700)
         assert answers == [5] * 100

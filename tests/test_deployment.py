@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import yaml
 
 from feature_repo.prepare import prepare
 from featurestore.config import load_config
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 FLIGHTS = ROOT / "feature_repo"
@@ -157,21 +158,20 @@ def answered(process: subprocess.Popen[bytes], url: str) -> httpx.Response:
         assert process.poll() is None
         assert time.monotonic() < deadline
         try:
-            return httpx.get(url)
+            return httpx.get(url, timeout=PATIENCE_SECONDS)
         except httpx.ConnectError:
             time.sleep(0.1)
 
 
 def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, str]) -> None:
     """Its commands, but for paths and port: not ready at first, then a flight's aircraft out of Redis; SIGTERM ends it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     words = {"6570": port, "0.0.0.0": "127.0.0.1"}
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(command_line(CMD, **words), env=environ)
     try:
         assert answered(process, f"{url}/healthz").json() == {"status": "up"}
-        assert httpx.get(f"{url}/readyz").status_code == 503
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).status_code == 503
         file = Path(environ["REGISTRY"]).with_name("first.key")
         for name in ("apply", "first-key", "first-key", "prometheus-key"):
             places = {"/state/first.key": str(file), "/watch/prometheus.key": str(file.with_name("prometheus.key"))}
@@ -180,8 +180,8 @@ def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, 
             )
         following = subprocess.Popen(command_line(SERVICES["materialize"]["command"]), env=environ)
         try:
-            deadline = time.monotonic() + 600
-            while httpx.get(f"{url}/readyz").status_code != 200:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).status_code != 200:
                 assert following.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
@@ -190,15 +190,15 @@ def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, 
             assert following.wait(timeout=600) == 0
         assert file.stat().st_mode & 0o777 == 0o600
         headers = {"Authorization": f"Bearer {file.read_text().strip()}"}
-        assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE_SECONDS).json() == {"status": "ready"}
         watcher = {"Authorization": f"Bearer {file.with_name('prometheus.key').read_text().strip()}"}
-        assert httpx.get(f"{url}/metrics", headers=watcher).status_code == 200
-        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert httpx.get(f"{url}/metrics", headers=watcher, timeout=PATIENCE_SECONDS).status_code == 200
+        assert httpx.get(f"{url}/metrics", timeout=PATIENCE_SECONDS).status_code == 401
         flight = {"carrier": "UA", "tailnum": "N14228", "origin": "EWR", "dest": "IAH"}
         flight |= {"month": 1, "hour": 5, "weekday": 2, "distance": 1400}
         asked = {"service": "delay_model", "rows": [flight]}
-        assert httpx.post(f"{url}/v1/online-features", json=asked).status_code == 401
-        body = httpx.post(f"{url}/v1/online-features", json=asked, headers=headers).json()
+        assert httpx.post(f"{url}/v1/online-features", json=asked, timeout=PATIENCE_SECONDS).status_code == 401
+        body = httpx.post(f"{url}/v1/online-features", json=asked, headers=headers, timeout=PATIENCE_SECONDS).json()
         found = dict(zip(body["columns"], body["rows"][0], strict=True))
         statuses = dict(zip(body["columns"], body["statuses"][0], strict=True))
         assert (found["aircraft_facts__built"], found["aircraft_facts__seats"]) == (1999, 149)

@@ -75,7 +75,7 @@ BEHIND_A_SERVER = """
 
 def said_at_the_end(script: str, folder: Path) -> str:
     ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stderr

@@ -27,7 +27,7 @@ from featurestore.online import Guard, Reading, open_online
 from featurestore.types import Int64
 from tests.test_killed import KEYS, NOON, write
 
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 600.0
 
 
 @pytest.fixture(autouse=True)

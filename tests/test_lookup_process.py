@@ -160,6 +160,6 @@ def test_a_lookup_loads_no_library_of_frames(kind: str, ask: str, tmp_path: Path
     """Of values of every type, folds over windows, pushed rows and on-demand features; a frame asked for afterwards is made."""
     folder = project(tmp_path, "lmdb://online" if kind == "lmdb" else redis_url)
     ended = subprocess.run(
-        [sys.executable, "-c", ASK + ask], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", ASK + ask], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
     assert ended.returncode == 0, ended.stderr

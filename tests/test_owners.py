@@ -214,7 +214,7 @@ def test_a_process_that_was_stopped_while_it_claimed_a_folder_holds_up_nobody(tm
     fcntl.flock(folder, fcntl.LOCK_EX)
     claim = threading.Thread(target=OwnedFolder(tmp_path, "shop", what="push log", key="logs").claim, daemon=True)
     claim.start()
-    claim.join(120)
+    claim.join(600)
     assert not claim.is_alive()
     os.close(folder)
     assert json.loads((tmp_path / "owner.json").read_text())["project"] == "shop"

@@ -159,7 +159,7 @@ def push_together(store: FeatureStore, pushes: list[Any]) -> list[Any]:
             while len(own._queue._waiting) <= number:
                 time.sleep(0.001)
     for thread in threads:
-        thread.join(300)
+        thread.join(600)
     assert None not in answers
     return answers
 

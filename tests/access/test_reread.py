@@ -25,7 +25,7 @@ class Slow:
     def read(self) -> int:
         self.count += 1
         if self.count > 1:
-            self.may_go_on.wait(120)
+            self.may_go_on.wait(600)
         return self.count
 
 
@@ -67,7 +67,7 @@ def test_an_attempt_that_is_under_way_after_one_that_failed_is_waited_for(since:
         if count[0] == 1:
             raise OSError("not there")
         entered.set()
-        may_go_on.wait(120)
+        may_go_on.wait(600)
         return "there"
 
     reread = Reread("The list", read, Ages(1, 2, 3, retry_seconds=1), clock=lambda: seconds[0])
@@ -80,12 +80,12 @@ def test_an_attempt_that_is_under_way_after_one_that_failed_is_waited_for(since:
     seconds[0] = 10.0
     with ThreadPoolExecutor() as threads:
         first = threads.submit(ask)
-        assert entered.wait(120)
+        assert entered.wait(600)
         asking = reread.value_since(seconds[0]) if since else reread.value()
         try:
             reading, _ = next(asking)  # the attempt, which it waits for
         finally:
             may_go_on.set()
-        assert reading.result(120) is None
-        assert first.result(120) == ask() == "there"
+        assert reading.result(600) is None
+        assert first.result(600) == ask() == "there"
     assert count == [2]

@@ -43,8 +43,8 @@ def test_the_catalog_is_searched_as_one_types(visitor: Visitor) -> None:
     search.press_sequentially("counts")
     expect(page.locator("#found tbody tr")).to_have_count(1, timeout=PATIENCE_MS)
     expect(page).to_have_url(re.compile(r"[?&]q=counts(&|$)"), timeout=PATIENCE_MS)
-    expect(search).to_be_focused()
-    expect(search).to_have_value("counts")
+    expect(search).to_be_focused(timeout=PATIENCE_MS)
+    expect(search).to_have_value("counts", timeout=PATIENCE_MS)
     search.fill("")
     expect(page.locator("#found tbody tr")).to_have_count(2, timeout=PATIENCE_MS)
 

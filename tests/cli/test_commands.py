@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from featurestore.cli import app
+from tests.ports import free_port
+from tests.servers import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 ORDER = [
@@ -58,7 +59,7 @@ def run_apart(where: Path, *args: str) -> str:
     """What a command line prints that runs in a process of its own, which has imported nothing before."""
     done = subprocess.run(
         [sys.executable, "-m", "featurestore", *args], cwd=where, env=environment(), capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -102,8 +103,7 @@ def test_the_examples_of_serve_answer_until_they_are_told_to_stop(repo: Path, nu
             "historical data/spine.parquet order_model -o training.parquet",
         ):
             run(repo, *shlex.split(line))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     assert command[:3] == ["serve", "--port", "6570"]
     process = subprocess.Popen(
         [sys.executable, "-m", "featurestore", "serve", "--port", port, *command[3:]],
@@ -117,10 +117,10 @@ def test_the_examples_of_serve_answer_until_they_are_told_to_stop(repo: Path, nu
             assert process.poll() is None
             assert time.monotonic() < deadline
             try:
-                assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+                assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE_SECONDS).status_code == 200
                 if number:
                     said = json.loads((repo / "training.parquet.manifest.json").read_text())["fingerprint"]
-                    ready = httpx.get(f"http://127.0.0.1:{port}/readyz").json()
+                    ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE_SECONDS).json()
                     assert ready == {"status": "ready", "manifests": {"order_model": said}}
                 break
             except httpx.ConnectError:

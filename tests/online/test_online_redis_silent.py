@@ -155,7 +155,7 @@ def test_who_waits_while_another_finds_the_store_silent_is_told_so(monkeypatch: 
         async def ask_together() -> list[Any]:
             first = asyncio.ensure_future(store.aget_online_features([{"thing": 1}], "model"))
             with ThreadPoolExecutor(1) as own:
-                assert await asyncio.get_running_loop().run_in_executor(own, begun.wait, 60)
+                assert await asyncio.get_running_loop().run_in_executor(own, begun.wait, 600)
             more = [asyncio.ensure_future(store.aget_online_features([{"thing": 1}], "model")) for _ in range(12)]
             await asyncio.sleep(0)  # each of them comes as far as it can
             asking.set()

@@ -20,7 +20,7 @@ MOCK = """
 import sys
 from confluent_kafka import Producer
 host = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored"})
-print(",".join(f"{one.host}:{one.port}" for one in host.list_topics(timeout=60).brokers.values()), flush=True)
+print(",".join(f"{one.host}:{one.port}" for one in host.list_topics(timeout=600).brokers.values()), flush=True)
 sys.stdin.read()
 """
 """It lives as long as its input is open. A topic makes itself, with four partitions."""
@@ -40,12 +40,12 @@ class Broker:
     def create(self, topic: str, partitions: int) -> None:
         admin = self.admin()
         for one in admin.create_topics([NewTopic(topic, partitions, 1)]).values():
-            one.result(60)
+            one.result(600)
 
     def delete(self, topic: str) -> None:
         admin = self.admin()
         for one in admin.delete_topics([topic]).values():
-            one.result(60)
+            one.result(600)
 
     def write(self, topic: str, messages: Iterable[tuple[bytes | None, bytes | None]], **said: Any) -> None:
         """Messages as key and value, each to the partition of its key, or to the one that is said."""

@@ -20,6 +20,7 @@ from featurestore.types import FeatureType, from_json, to_json
 from tests.cli.test_commands import run
 from tests.platforms.conftest import Told
 from tests.platforms.shop import BLOCK, KEYS, NOON, PAGES, PAIRS, TYPES, bits, opened, run_page, serving, value
+from tests.servers import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 FEAST = ROOT / ".venv-feast" / "bin"
@@ -192,7 +193,10 @@ def test_what_its_feature_server_takes_beside(store: FeatureStore) -> None:
         "push_source_name": "cards",
         "df": {"user_id": ["p"], "at": [(NOON - timedelta(hours=1)).isoformat()], "moment": [1767225600], "small": [5]},
     }
-    with serving(store, "feast", authentication=True) as url, httpx.Client(base_url=url) as client:
+    with (
+        serving(store, "feast", authentication=True) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client,
+    ):
         assert client.get("/health").status_code == 200
         read, write = (
             {

@@ -129,7 +129,7 @@ def test_a_process_that_is_killed_shows_nothing_of_a_frame(s3: pafs.FileSystem) 
     with bad_way() as way:
         way.left, way.stalls = 12 * MIB, True
         writer = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-        assert way.reached.wait(300)
+        assert way.reached.wait(600)
         writer.send_signal(signal.SIGKILL)
         assert writer.wait() == -signal.SIGKILL
     assert [name for name in names() if name.startswith("killed")] == []

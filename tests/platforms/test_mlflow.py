@@ -266,7 +266,7 @@ def test_the_commands_serve_what_the_model_says(project: dict[str, Any], tmp_pat
             url, due = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE_SECONDS
             while True:
                 with suppress(httpx.TransportError):
-                    if httpx.get(f"{url}/ping").status_code == 200:
+                    if httpx.get(f"{url}/ping", timeout=PATIENCE_SECONDS).status_code == 200:
                         break
                 assert process.poll() is None, (tmp_path / "served.txt").read_text()
                 assert time.monotonic() < due

@@ -19,6 +19,7 @@ from featurestore.access.api_keys import create_key
 from featurestore.types import FeatureType, from_json, to_json
 from tests.platforms.conftest import Told
 from tests.platforms.shop import KEYS, NOON, PAIRS, TYPES, bits, opened, run_page, serving
+from tests.servers import PATIENCE_SECONDS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -196,7 +197,12 @@ def test_a_direct_write_is_a_push(store: FeatureStore, url: str) -> None:
         {"feature_view": view, "data_key_and_feature_values": [entry]}
     )
     body = aiplatform_v1.FeatureViewDirectWriteRequest.to_json(message)
-    answer = httpx.post(f"{url}/v1/{view}:directWrite", content=body, headers={"content-type": "application/json"})
+    answer = httpx.post(
+        f"{url}/v1/{view}:directWrite",
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=PATIENCE_SECONDS,
+    )
     assert answer.status_code == 200, answer.text
     assert (
         aiplatform_v1.FeatureViewDirectWriteResponse.from_json(answer.text).write_responses[0].data_key.key == "written"
@@ -205,7 +211,10 @@ def test_a_direct_write_is_a_push(store: FeatureStore, url: str) -> None:
     assert (found["cards__big"], found["cards__wide"], found["cards__raw"]) == ([2**53 + 1], [0.1], [b"\x00\xff"])
     assert (found["cards__embedding"], found["cards__flag"]) == ([[0.5, 1.0, -2.0]], [False])
     refused = httpx.post(
-        f"{url}/v1/{STORE}/featureViews/users:directWrite", content=body, headers={"content-type": "application/json"}
+        f"{url}/v1/{STORE}/featureViews/users:directWrite",
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=PATIENCE_SECONDS,
     )
     assert (refused.status_code, refused.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
 

@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[FeatureStore]:
         yield store
 
 
-CHILD_SECONDS = 300
+CHILD_SECONDS = 600
 AT = datetime.now(UTC)
 
 

@@ -12,7 +12,7 @@ from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.push import heartbeat as module
 from featurestore.push.heartbeat import BEAT_SECONDS, Heartbeat
 
-HANGS_SECONDS = 60
+HANGS_SECONDS = 600
 
 
 class Beats:

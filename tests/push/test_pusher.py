@@ -258,7 +258,7 @@ def test_nothing_is_confirmed_while_somebody_works_on_the_log() -> None:
         confirming = threading.Thread(target=own(store).confirm, kwargs={"older": 0}, daemon=True)
         with own(store)._batch_lock:
             confirming.start()
-            confirming.join(60)
+            confirming.join(600)
             assert not confirming.is_alive()
         with store.offline.log(SWIPES).lock():
             own(store).confirm(older=0)

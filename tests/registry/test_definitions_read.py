@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 def apply(project: Path, *, ttl: str, views: int = VIEWS) -> None:
     """In another process."""
     (project / "definitions.py").write_text(DEFINITIONS.format(ttl=ttl, views=views))
-    subprocess.run([sys.executable, "-c", APPLY, str(project)], check=True, env=os.environ, timeout=120)
+    subprocess.run([sys.executable, "-c", APPLY, str(project)], check=True, env=os.environ, timeout=600)
 
 
 @pytest.fixture

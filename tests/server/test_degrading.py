@@ -113,7 +113,7 @@ def test_a_lookup_ends_in_the_time_that_it_is_given(
         until(lambda: client.post(LOOKUP, json=asked, headers=headers).status_code == 200)
         with redis.silent():
             for _ in range(2):
-                answer = client.post(LOOKUP, json=asked, headers=headers, timeout=300)
+                answer = client.post(LOOKUP, json=asked, headers=headers, timeout=600)
                 assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:OnlineUnavailable")
                 assert int(answer.headers["Retry-After"]) >= 1
         until(lambda: client.post(LOOKUP, json=asked, headers=headers).status_code == 200)
@@ -136,7 +136,7 @@ def test_a_push_ends_in_the_time_that_it_is_given(
         until(lambda: client.post(PUSH, json=first, headers=headers).status_code == 200)
         with redis.silent():
             for _ in range(2):
-                answer = client.post(PUSH, json=asked, headers=headers, timeout=300)
+                answer = client.post(PUSH, json=asked, headers=headers, timeout=600)
                 assert (answer.status_code, answer.json()["type"]) == (503, "urn:featurestore:OnlineUnavailable")
                 assert int(answer.headers["Retry-After"]) >= 1
                 assert "Nothing of this push was kept" in answer.json()["detail"]
@@ -269,7 +269,7 @@ def test_a_version_that_is_applied_is_taken_up_without_a_request_that_fails(
     with serving(store) as client:
 
         def ask(seen: set[Any]) -> None:
-            with httpx.Client(base_url=client.base_url, timeout=300) as own:
+            with httpx.Client(base_url=client.base_url, timeout=600) as own:
                 while not ended.is_set():
                     answer = own.post(LOOKUP, json=ASKED)
                     body = answer.json()

@@ -52,7 +52,7 @@ def port() -> Iterator[int]:
 
 def sent(port: int, body: bytes, *, framing: str) -> httpx.Response:
     head = f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{framing}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as sock:
         sock.sendall(head.encode() + body)
         answer = b""
         while piece := sock.recv(1 << 16):

@@ -41,7 +41,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
 
 def told(port: int, data: bytes) -> bytes:
     """All that the server sends; where the request asks for it, it ends the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=600) as connection:
         connection.sendall(data)
         found = b""
         while True:
@@ -143,7 +143,7 @@ def test_a_text_is_a_value_whatever_it_looks_like(guarded: tuple[int, str], text
     """As a key, as an identity, as the name of a service: it is found again, and nothing else is."""
     port, secret = guarded
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {secret}"}, timeout=120
+        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {secret}"}, timeout=600
     ) as client:
         rows = push(thing=text)
         rows["rows"] = [{**row, "id": f"{text}{row['id']}"} for row in rows["rows"]]

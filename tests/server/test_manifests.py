@@ -126,7 +126,7 @@ def test_the_program_ends_with_the_difference(store: FeatureStore, tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "-m", "featurestore", "serve", "--no-authentication", "--port", "0", "--manifest", str(path)], cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
-        timeout=100,
+        timeout=600,
     )  # fmt: skip
     assert done.returncode == 1
     assert "FingerprintError: Service 'model' was never applied" in done.stderr

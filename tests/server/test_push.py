@@ -147,7 +147,7 @@ def test_pushes_that_wait_at_the_same_time_share_a_turn(
     statuses = []
 
     def post(n: int) -> None:
-        with httpx.Client(base_url=client.base_url, timeout=120) as own:
+        with httpx.Client(base_url=client.base_url, timeout=600) as own:
             body = {"source": "swipes", "rows": [swipe(f"row {n}")]}
             statuses.append(own.post("/v1/push", json=body).json()["accepted"])
 

@@ -10,7 +10,7 @@ import pytest
 
 from featurestore.errors import ConfigError
 from featurestore.server import serve
-from tests.servers import FeatureServer, certificate
+from tests.servers import PATIENCE_SECONDS, FeatureServer, certificate
 
 
 def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
@@ -24,11 +24,11 @@ def test_tls_and_certificates_of_clients(tmp_path: Path) -> None:
     with_none, with_one = (ssl.create_default_context(cafile=str(server)) for _ in range(2))
     with_one.load_cert_chain(client)
     with FeatureServer(tmp_path, answers="/healthz", scheme="https", verify=with_one) as running:
-        assert httpx.get(f"{running.url}/healthz", verify=with_one).json() == {"status": "up"}
+        assert httpx.get(f"{running.url}/healthz", verify=with_one, timeout=PATIENCE_SECONDS).json() == {"status": "up"}
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{running.url}/healthz", verify=with_none)
+            httpx.get(f"{running.url}/healthz", verify=with_none, timeout=PATIENCE_SECONDS)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{running.port}/healthz")
+            httpx.get(f"http://127.0.0.1:{running.port}/healthz", timeout=PATIENCE_SECONDS)
 
 
 def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from featurestore.server.limits import SMALL_BYTES
 from featurestore.types import Int64, String, Timestamp
 from tests.server.test_http import JSON, PROBLEM, serving
 from tests.server.test_limits import SECURITY
+from tests.servers import PATIENCE_SECONDS
 from tests.small import NOON
 
 CLICKS = PushSource("clicks", schema={"id": String, "thing": Int64, "at": Timestamp}, event_time="at", identity="id")
@@ -60,7 +61,7 @@ def test_a_body_that_a_page_may_send_unasked_is_refused(
 ) -> None:
     """415, and nothing of it is kept."""
     headers = {} if kind is None else {"content-type": kind}
-    with httpx.Client(base_url=client.base_url) as page:
+    with httpx.Client(base_url=client.base_url, timeout=PATIENCE_SECONDS) as page:
         for path, body in ((PUSH, PUSHED), (LOOKUP, ASKED), ("/v1/manifests", {"service": "service"})):
             answer = page.post(path, content=json.dumps(body), headers=headers)
             assert (answer.status_code, answer.headers["content-type"]) == (415, PROBLEM)

@@ -21,7 +21,7 @@ from tests.serving.test_serving_log_disk import logged, served
 from tests.small import NOON, spine
 from tests.test_serving_log import asked, opened, repository
 
-CHILD_SECONDS = 300
+CHILD_SECONDS = 600
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
