@@ -181,6 +181,7 @@ def test_whoever_dies_between_two_steps_neither_loses_nor_doubles(
     add(redis, *map(text, range(1, 6)), b"nonsense", text(6), text(100, minutes=9 * 24 * 60), text(200, amount=5000.0))
     refused = text(300, amount=-1.0)
     add(redis, refused)
+    store._project.pushing._heartbeat.close()  # which would die of what is planted, in a thread of its own
     with monkeypatch.context() as planting:
         planted(planting, step)
         with pytest.raises(Killed):
