@@ -7,6 +7,8 @@ import os
 import random
 import socket
 import tempfile
+import threading
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,27 +19,35 @@ PORTS = range(11_000, 11_000 + BUS)
 """Below the ports that Linux gives to outgoing connections (from 32,768 on): one of those that is asked for, let go and bound later may
 be another process's by then. Two servers' second ports do not meet either."""
 
-_HELD: dict[int, BinaryIO] = {}
-"""The files whose locks say which ports are this process's; they are let go when it ends, however it ends."""
+_LOCKS = Path(tempfile.gettempdir(), f"featurestore-ports-{os.getuid()}")
+"""A file whose bytes are locked, by the process that has the port of that number; it lets go when it ends, however it ends."""
+
+_HELD: set[int] = set()
+"""This process's ports, and those that the process had from which it was forked."""
+
+_choosing = threading.Lock()
+
+
+@cache
+def _locks() -> BinaryIO:
+    """The file, which stays open: whoever closes it once lets go of all of its locks."""
+    return _LOCKS.open("ab")
 
 
 def free_port() -> int:
     """A port at which nothing listens, this process's until it ends."""
-    places = Path(tempfile.gettempdir(), f"featurestore-ports-{os.getuid()}")
-    places.mkdir(exist_ok=True)
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        if port in _HELD:  # a process that was forked has what its parent had, too
-            continue
-        place = (places / str(port)).open("wb")
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            place.close()
-            continue
-        if _is_free(port) and _is_free(port + BUS):
-            _HELD[port] = place
-            return port
-        place.close()
+    with _choosing:
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            if port in _HELD:
+                continue
+            try:
+                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            except OSError:  # another process's
+                continue
+            if _is_free(port) and _is_free(port + BUS):
+                _HELD.add(port)
+                return port
+            fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, port)
     raise OSError(f"no port of {PORTS} is free")
 
 
