@@ -90,8 +90,9 @@ class RecordTask:
             engine_of(self.limits, self.forgotten) as offline,
             session_of_rows(view, rows, offline) as session,
         ):
-            sql = keys_sql(view, session, self.run.changes, new_rows_from=new_from)
-            written = RecordWriting(slots, session, set()).write(collect(session, view, self._own(session, table, sql)))
+            instants = [self.run.marks.instant]
+            sql = keys_sql(view, session, self.run.changes, instants=instants, new_rows_from=new_from)
+            written = RecordWriting(slots, session, set()).write(collect(session, self._own(session, table, sql)))
             if slots.everything:
                 yield from told(asked_keys(session, view, slots.codec), asked=True).to_batches(max_chunksize=BATCH_ROWS)
         yield from told(written=written).to_batches()

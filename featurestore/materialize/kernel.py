@@ -79,12 +79,15 @@ class BatchWriter(Protocol):
         """Write a batch; MaterializeError where another run has taken over."""
 
 
-def keys_sql(view: ResolvedView, session: Session, changes: Changes | None, *, new_rows_from: int | None = None) -> str:
-    """The keys to ask for. changes: None: all. new_rows_from: of rows that a session was given, the first that lies in one of the
-    new files."""
+def keys_sql(
+    view: ResolvedView, session: Session, changes: Changes | None, *, instants: Sequence[int],
+    new_rows_from: int | None = None,
+) -> str:  # fmt: skip
+    """The keys to ask for at some instants. changes: None: all. new_rows_from: of rows that a session was given, the first that
+    lies in one of the new files."""
     scan = session.scan(view.source)
     if changes is None:
-        return all_keys_sql(view, scan)
+        return all_keys_sql(view, scan, newest_at=instants)
     files = changes.new_files if new_rows_from is None else ()
     return changed_keys_sql(
         view, scan, after=changes.after, upto=changes.upto, new_files=files, new_rows_from=new_rows_from

@@ -51,7 +51,7 @@ class KeyChunks:
             stored = self._codec.key_array(key_columns(view, asked), asked.num_rows)
             self._insert("chunk_of", "request_no", pa.table({"request_no": asked["request_no"], "key": stored}))
         connection.execute(
-            f"CREATE TEMP TABLE chunked AS SELECT row_number() OVER (ORDER BY chunk) - 1 AS request_no, {names} "
+            "CREATE TEMP TABLE chunked AS SELECT row_number() OVER (ORDER BY chunk) - 1 AS request_no, asked.* EXCLUDE (request_no) "
             "FROM asked JOIN chunk_of USING (request_no)"
         )
         sizes = dict(connection.execute("SELECT chunk, count(*) FROM chunk_of GROUP BY chunk").fetchall())

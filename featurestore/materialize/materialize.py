@@ -285,7 +285,7 @@ class ThisProcess:
         with offline.session(files=offline.listing(view.source, run.files)) as session, session.reading():
             try:
                 tiling = self._tiling(run, session)
-                keys = collect(session, view, keys_sql(view, session, run.changes))
+                keys = collect(session, keys_sql(view, session, run.changes, instants=run.instants))
                 chunks = KeyChunks(session, view, run.codec, keys, most=self.chunk_keys)
                 chunked = ChunkedRun(run, lease, self.store, session, chunks, tiling, self.progress)
                 done = chunked.begun()

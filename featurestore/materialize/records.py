@@ -43,12 +43,11 @@ def existing(store: OnlineStore, codec: ViewCodec) -> set[bytes]:
     return {key for keys in store.scan(codec.record_prefix) for key in keys}
 
 
-def collect(session: Session, view: ResolvedView, sql: str) -> int:
-    """Fill the temporary table `asked (request_no, k…)` of a session with the keys that a query gives; how many there are."""
+def collect(session: Session, sql: str) -> int:
+    """Fill the temporary table `asked (request_no, k…)` of a session with the keys that a query gives, and what it gives beside them; how
+    many there are."""
     connection = session.connection
-    connection.execute(
-        f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS request_no, {key_list(view)} FROM ({sql})"
-    )
+    connection.execute(f"CREATE TEMP TABLE asked AS SELECT row_number() OVER () - 1 AS request_no, * FROM ({sql})")
     return int(connection.execute("SELECT count(*) FROM asked").fetchall()[0][0])
 
 
@@ -91,7 +90,7 @@ class RecordQuery:
         view, codec, connection = self.view, self.codec, self.session.connection
         instant, edition = mark
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE requests AS SELECT request_no - {first} AS request_no, {key_list(view)}, "
+            f"CREATE OR REPLACE TEMP TABLE requests AS SELECT * REPLACE (request_no - {first} AS request_no), "
             f"CAST({instant} AS BIGINT) AS as_of FROM asked WHERE request_no >= {first} AND request_no < {first + count}"
         )
         answer = ask(

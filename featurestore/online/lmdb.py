@@ -398,7 +398,7 @@ def _is_sound(place: bytes, stored: bytes, *, long: bool) -> bool:
 def _apply(
     environment: _Environment, txn: _Transaction, keys: Sequence[bytes], puts: Mapping[bytes, bytes | None]
 ) -> None:
-    if None not in puts.values() and all(map(_is_plain, keys)):
+    if None not in puts.values() and all(0 < size <= MAX_KEY_BYTES for size in {*map(len, keys)}):
         values = map(sealed, keys, map(puts.__getitem__, keys))  # type: ignore[arg-type]
         txn.cursor(environment.keys).putmulti(zip(keys, values, strict=True))
         return

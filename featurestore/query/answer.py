@@ -125,7 +125,8 @@ def ask(
     features: tuple[ResolvedFeature, ...] | None = None,
     tiling: Tiling | None = None,
 ) -> Answer:
-    """Run the as-of query over a table of requests `(request_no, k…, as_of)`, whose numbers count from 0 and whose keys are not null.
+    """Run the as-of query over a table of requests `(request_no, k…, as_of)`, whose numbers count from 0 and whose keys are not null. It
+    may have a `newest_column` beside.
 
     as_of: the instant of every request by its number, those that the table leaves out because of a null key included. features:
     those to fetch, all by default. tiling: tiles for the folds where all instants are one, which change nothing but the

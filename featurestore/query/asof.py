@@ -4,7 +4,8 @@ It is a short program, whose SQL statements can be printed; `query.row_choice` r
 
     keys      each requested key as one small integer, key_no
     rows      the source's rows of the requested keys as (key_no, event_us, counts_from, counts_until, file, row), a batch after the
-              other; where all requests are for one instant, each key's newest that count at it
+              other; where all requests are for one instant, each key's newest that count at it, which the requests may say
+              themselves
               Here `query.asof_search` finds each request's newest rows by event_time. For most requests there is one;
               `met` are the rows where several are equal, `left` the requests of which the newest has ended.
     instant   for each request that is left, the event_time of its newest row that counts
@@ -29,12 +30,19 @@ class Statement(NamedTuple):
     sql: str
 
 
-def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
-    """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (request_no, key_no, as_of)."""
-    keys = key_list(view)
-    distinct = f"SELECT DISTINCT {keys} FROM {requests}"
+def newest_column(at: int) -> str:
+    """The column of requests, all of them for one instant (µs), that says when each one's newest row happened which counts at it (µs; null
+    where none does): whoever finds the keys among all rows finds that, too. Of a source whose rows have no versions."""
+    return f"newest_at_{at % (1 << 64)}"
+
+
+def keys_statements(view: ResolvedView, requests: str, *, newest_at: int | None = None) -> list[Statement]:
+    """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (request_no, key_no, as_of). newest_at: the
+    instant of which the requests have the `newest_column`, which `keys` then has as `newest_us`."""
+    keys, beside = key_list(view), "" if newest_at is None else f", {newest_column(newest_at)} AS newest_us"
+    distinct = f"SELECT DISTINCT {keys}{beside} FROM {requests}"
     return [
-        Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, {keys} FROM ({distinct})"),
+        Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, * FROM ({distinct})"),
         Statement(
             "asof_requests",
             f"SELECT q.request_no, x.key_no, q.as_of FROM {requests} q JOIN asof_keys x ON {same_key(view, 'x', 'q')}",
@@ -42,12 +50,15 @@ def keys_statements(view: ResolvedView, requests: str) -> list[Statement]:
     ]
 
 
-def asked_rows_sql(view: ResolvedView, scan: Scan) -> str:
-    """The source's rows of the requested keys."""
+def asked_rows_sql(view: ResolvedView, scan: Scan, *, newest_at: int | None = None) -> str:
+    """The source's rows of the requested keys. newest_at: only those that count at an instant and happened when `newest_us` says."""
     lifetime = "r.counts_from, r.counts_until" if view.source.identity else "r.counts_from"
+    newest = (
+        "" if newest_at is None else f" AND x.newest_us = r.event_us AND {counts_at_sql(view, newest_at, table='r.')}"
+    )
     return (
         f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r "
-        f"JOIN asof_keys x ON {same_key(view, 'x', 'r')}"
+        f"JOIN asof_keys x ON {same_key(view, 'x', 'r')}{newest}"
     )
 
 

@@ -1,18 +1,36 @@
-"""Rule 6 as SQL: the keys whose values may have changed since a complete instant."""
+"""The keys that a run of materialize asks for, as SQL: all, or by rule 6 those whose values may have changed since a complete instant."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from featurestore.query.asof import newest_column
 from featurestore.semantics.judge import ended_sql
-from featurestore.semantics.rows import between_sql, happened_sql, is_known_sql, visible_span, words_sql
+from featurestore.semantics.rows import (
+    between_sql,
+    counts_at_sql,
+    counts_from_sql,
+    happened_sql,
+    is_known_sql,
+    valid_terms,
+    visible_span,
+    words_sql,
+)
 from featurestore.semantics.source_columns import Scan, cell, has_key, key_list, until_sql
 from featurestore.semantics.view import ResolvedView
 
 
-def all_keys_sql(view: ResolvedView, scan: Scan) -> str:
-    """Every key that any version of a row ever had, once each, as `(k…)`."""
-    return f"SELECT DISTINCT {key_list(view)} FROM ({words_sql(view, scan)}) WHERE {has_key(view)}"
+def all_keys_sql(view: ResolvedView, scan: Scan, *, newest_at: Sequence[int] = ()) -> str:
+    """Every key that any version of a row ever had, once each, as `(k…)`. newest_at: instants (µs) at which these keys will be asked
+    for; of each, where the as-of query takes it, `newest_column`."""
+    words = words_sql(view, scan)
+    if not newest_at or view.source.identity or not any(feature.plain for feature in view.features):
+        return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {has_key(view)}"
+    valid, times = " AND ".join(valid_terms(view)), f"{counts_from_sql(view.timing.settle)} AS counts_from"
+    newest = ", ".join(
+        f"max(event_us) FILTER ({valid} AND {counts_at_sql(view, at)}) AS {newest_column(at)}" for at in newest_at
+    )
+    return f"SELECT {key_list(view)}, {newest} FROM (SELECT *, {times} FROM ({words})) WHERE {has_key(view)} GROUP BY {key_list(view)}"
 
 
 def changed_keys_sql(

@@ -1,7 +1,8 @@
 """The as-of query, run: which row each request is answered from.
 
 Its rows come from DuckDB a batch after the other, and meet the requests as they come. Those that may end, and those of which one
-instant asks for each key's newest, wait in a table of DuckDB's, which spills.
+instant asks for each key's newest, wait in a table of DuckDB's, which spills; where the requests say when the newest happened,
+only these come.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.lazy import duckdb, pa
-from featurestore.query.asof import asked_rows_sql, keys_statements, newest_sql, rows_statement, ties_statements
+from featurestore.query.asof import (
+    asked_rows_sql,
+    keys_statements,
+    newest_column,
+    newest_sql,
+    rows_statement,
+    ties_statements,
+)
 from featurestore.query.asof_search import Found, Kept, Requests, RowSearch
 from featurestore.semantics.engine import stream
 from featurestore.semantics.rows import RowTimes
@@ -50,10 +58,12 @@ def choose(
     connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, requests: str, *, at: int | None
 ) -> RowChoice:
     """Run the program for a table of requests `(request_no, k…, as_of)` whose keys are not null; `at`: the one instant of all of them."""
-    for table, sql in keys_statements(view, requests):
+    has_newest = at is not None and newest_column(at) in connection.sql(f"FROM {requests} LIMIT 0").columns
+    newest_at = at if has_newest else None
+    for table, sql in keys_statements(view, requests, newest_at=newest_at):
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
     asked = _Asked(*_columns(connection, "SELECT request_no, key_no, as_of FROM asof_requests ORDER BY key_no, as_of"))
-    found = _searched(connection, view, scan, asked, at=at)
+    found = _searched(connection, view, scan, asked, at=at, newest_at=newest_at)
     rows, place = _rows(found)
     request_no, conflicted = asked.request_no[found.single], np.empty(0, np.int64)
     if len(found.several) or len(found.left):
@@ -88,12 +98,13 @@ def _columns(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
 
 
 def _searched(
-    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, asked: _Asked, *, at: int | None
-) -> Found:
-    """All requests met with all rows."""
+    connection: duckdb.DuckDBPyConnection, view: ResolvedView, scan: Scan, asked: _Asked, *, at: int | None,
+    newest_at: int | None,
+) -> Found:  # fmt: skip
+    """All requests met with all rows, or with those that may answer them, as far as they are known."""
     (keys,) = connection.execute("SELECT count(*) FROM asof_keys").fetchall()[0]
-    rows = asked_rows_sql(view, scan)
-    if view.source.identity or at is not None:
+    rows = asked_rows_sql(view, scan, newest_at=newest_at)
+    if newest_at is None and (view.source.identity or at is not None):
         table, sql = rows_statement(view, scan)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")
         rows = f"FROM {table}" if at is None else newest_sql(view, at)

@@ -219,7 +219,7 @@ def _compare_slots(
         return values
 
     with project.offline.session() as session:
-        keys = collect(session, view, all_keys_sql(view, session.scan(view.source)))
+        keys = collect(session, all_keys_sql(view, session.scan(view.source), newest_at=instants))
         asked = RecordQuery(session, view, codec, project.online.blocking)
         for instant in instants:
             for batch, records, _ in asked.records(keys, instant, edition, size=BATCH_KEYS):

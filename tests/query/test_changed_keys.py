@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurestore import Count, Latest, Sum
+from featurestore.query.answer import ask
+from featurestore.query.asof import newest_column
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
+from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
 from tests.histories import EPOCH, MICROSECOND
-from tests.small import table, view_of
+from tests.small import TIME, table, view_of
 from tests.world import resolved
 
 AFTER, UPTO = 10, 20
@@ -120,3 +128,61 @@ def test_all_keys_are_those_of_every_version_once_each(tmp_path: Path) -> None:
         of = resolved(view_of(rows, ["x"], known_at="known", identity="id"), offline).parts[0].view
         found = session.connection.sql(all_keys_sql(of, session.scan(of.source))).fetchall()
     assert sorted(found) == [(1,), (2,)]
+
+
+FEW_TIMES = st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 3), st.integers(0, 4), st.booleans()), max_size=12)
+
+
+def asked_of(of: ResolvedView, session: Session, sql: str, at: int) -> list[Any]:
+    """By key, what the as-of query says at an instant of the keys that a query gives: event_time, value, and whether the canonical
+    bytes decided."""
+    connection = session.connection
+    requests = f"SELECT row_number() OVER () - 1 AS request_no, *, CAST({at} AS BIGINT) AS as_of FROM ({sql})"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE requests AS {requests}")
+    keys = connection.sql("SELECT k0 FROM requests ORDER BY request_no").fetchall()
+    as_of = np.full(len(keys), at, np.int64)
+    answer = ask(connection, of, session.scan(of.source), requests="requests", as_of=as_of)
+    statuses = answer.statuses_of(answer.view.features)
+    values = answer.columns(answer.view.features, statuses)[0].to_pylist()
+    told = zip(keys, answer.event_times().to_pylist(), values, answer.conflicted.tolist(), strict=True)
+    return sorted(told, key=lambda one: one[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    drawn=FEW_TIMES,
+    ats=st.lists(st.integers(-3, 5), min_size=1, max_size=2, unique=True),
+    settle=st.sampled_from([0, 2]),
+)
+def test_what_the_newest_rows_are_told_to_be_changes_no_answer(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[int, int, int, bool]], ats: list[int], *, settle: int
+) -> None:
+    """Ties, rows that count later, keys without a row that counts, rows without a key, several instants."""
+    known = [None if lag == 4 else time + lag for _, time, lag, _ in drawn]
+    rows = table(
+        thing=pa.array([key or None for key, _, _, _ in drawn], pa.int64()),
+        at=pa.array(at([time for _, time, _, _ in drawn]), TIME),
+        known=pa.array(at(known), TIME),
+        x=pa.array([float(one) for _, _, _, one in drawn], pa.float64()),
+    )
+    offline = Offline(tmp_path_factory.mktemp("newest"))
+    with offline.session() as session:
+        view = view_of(rows, ["x"], known_at="known", refresh="1us", settle=f"{settle}us")
+        of = resolved(view, offline).parts[0].view
+        scan = session.scan(of.source)
+        plain, told = all_keys_sql(of, scan), all_keys_sql(of, scan, newest_at=ats)
+        columns = session.connection.sql(told).columns
+        assert columns == ["k0", *map(newest_column, ats)]
+        for instant in ats:
+            assert asked_of(of, session, told, instant) == asked_of(of, session, plain, instant)
+
+
+def test_the_newest_rows_are_told_only_where_no_row_replaces_another(tmp_path: Path) -> None:
+    """And only where a value is that of a newest row."""
+    rows = table(thing=[1], at=at([0]), known=at([0]), id=[1], x=[1.0])
+    offline = Offline(tmp_path)
+    with offline.session() as session:
+        for features, words in [(["x"], {"identity": "id"}), ({"n": Count(window="1us")}, {})]:
+            of = resolved(view_of(rows, features, known_at="known", **words), offline).parts[0].view
+            sql = all_keys_sql(of, session.scan(of.source), newest_at=[0])
+            assert session.connection.sql(sql).columns == ["k0"]

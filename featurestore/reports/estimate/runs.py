@@ -199,7 +199,8 @@ def _measured(
 
         def call() -> object:
             with project.offline.session(rows={name: table}) as session:
-                keys = collect(session, view, f"{all_keys_sql(view, session.scan(view.source))} LIMIT {count}")
+                every = all_keys_sql(view, session.scan(view.source), newest_at=[instant])
+                keys = collect(session, f"{every} LIMIT {count}")
                 asked = RecordQuery(session, view, codec, blocking)
                 kept = list(asked.records(keys, instant, 0, size=RECORDS_AT_ONCE))
             made = [
