@@ -84,6 +84,8 @@ def _answered(
 def _shared(columns: Sequence[list[Status]]) -> Judged:
     """The statuses of columns; those of one row are shared where they are the same, others where they are one list."""
     names: Sequence[int] = [status[0] for status in columns] if len(columns[0]) == 1 else list(map(id, columns))
+    if names.count(names[0]) == len(names):
+        return Judged(columns[:1], (0,) * len(names))
     lists = dict(zip(names, columns, strict=True))
     numbers = dict(zip(lists, range(len(lists)), strict=True))
     return Judged(list(lists.values()), tuple([numbers[name] for name in names]))
