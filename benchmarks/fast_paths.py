@@ -15,6 +15,7 @@ from featurestore.semantics.folds.exact import Measure
 from featurestore.semantics.folds.moments import Moments
 from featurestore.semantics.folds.row_picks import unpack_rows
 from featurestore.semantics.values import matrix_of, to_numpy
+from featurestore.tiles.layout import even_states
 from featurestore.types import Float64
 
 ROUNDS = 2_000
@@ -52,6 +53,13 @@ def _unpacked() -> Twins:
     return lambda: [algebra.unpack(data) for data in packed], lambda: [unpack_rows(data) for data in packed]
 
 
+def _states_read() -> Twins:
+    record, step = bytes(range(256)) * 2, 9
+    return lambda: even_states(28, step).unpack_from(record, 4), lambda: [
+        record[start : start + step] for start in range(4, 4 + 28 * step, step)
+    ]
+
+
 def _moments(kind: str) -> Twins:
     algebra = _algebra(kind, ddof=1)
     assert isinstance(algebra, Moments)
@@ -77,6 +85,7 @@ CASES: dict[str, Callable[[], Twins]] = {
     "values of 100 states, Latest": lambda: _finished("Latest"),
     "values of 100 states, Max": lambda: _finished("Max"),
     "100 rows unpacked, Latest": _unpacked,
+    "28 states read of a record": _states_read,
     "31 tiles merged, Latest": lambda: _merged("Latest"),
     "31 tiles merged, Max": lambda: _merged("Max"),
     "31 tiles merged, LastN": lambda: _merged("LastN", n=5),
