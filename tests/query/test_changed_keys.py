@@ -186,3 +186,16 @@ def test_the_newest_rows_are_told_only_where_no_row_replaces_another(tmp_path: P
             of = resolved(view_of(rows, features, known_at="known", **words), offline).parts[0].view
             sql = all_keys_sql(of, session.scan(of.source), newest_at=[0])
             assert session.connection.sql(sql).columns == ["k0"]
+
+
+def test_no_table_of_all_rows_is_made_where_the_newest_are_told(tmp_path: Path) -> None:
+    """Nor is what was told of one instant taken for another, for which the table is made."""
+    rows = table(thing=[1, 1, 2], at=at([0, 2, 0]), x=[1.0, 2.0, 3.0])
+    offline = Offline(tmp_path)
+    with offline.session() as session:
+        of = resolved(view_of(rows, ["x"]), offline).parts[0].view
+        sql = all_keys_sql(of, session.scan(of.source), newest_at=[1])
+        for instant, values, has_table in [(1, [1.0, 3.0], False), (2, [2.0, 3.0], True)]:
+            assert [value for _, _, value, _ in asked_of(of, session, sql, instant)] == values
+            tables = {name for (name,) in session.connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+            assert ("asof_rows" in tables) == has_table
