@@ -78,7 +78,7 @@ from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
 from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
-from featurestore.reports.logged_frame import from_log as frame_from_log
+from featurestore.reports.logged_frame import FromLog
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.quarantine import Quarantine, pushed_quarantine, quarantine, quarantined_rows
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
@@ -313,8 +313,8 @@ class FeatureStore(BoundToProcess):
         which are UTC where it is not said; `notices` of the frame then say so.
         with_status: a column `<feature>__status` for each feature of a view. with_event_time: a column
         `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl. from_log: what
-        was served and logged in place of that, where the service was asked for the row's keys and request values at its instant, or up to so
-        long before ("0s": at the very instant); a column `values_from` says "log" or "query".
+        was served and logged in place of that, where the service (for a list of features: one that gives them all) was asked for the row's
+        keys and request values at its instant, or up to so long before ("0s": at the very instant); a column `values_from` says "log" or "query".
         Raises SpineError, SourceError, OnDemandError, FingerprintError.
         """
         is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
@@ -323,10 +323,14 @@ class FeatureStore(BoundToProcess):
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
         frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
-        if from_log is not None:
-            within = asked_duration(from_log, "from_log")
-            frame = frame_from_log(self._project, frame, service, options, within=within)
-        return self._journalled(frame, service)
+        logged = self._from_log(from_log, service, options)
+        return self._journalled(frame if logged is None else logged.frame(frame), service)
+
+    def _from_log(self, from_log: timedelta | str | None, service: ResolvedService, options: Options) -> FromLog | None:
+        """What puts logged values in place of the query's; None where nobody asks for it."""
+        if from_log is None:
+            return None
+        return FromLog(self._project, service, options, asked_duration(from_log, "from_log"))
 
     @checked
     def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
@@ -344,7 +348,7 @@ class FeatureStore(BoundToProcess):
     def historical_parts(  # noqa: PLR0913 - each is a word of its own
         self, folder: str | Path, spine: str | Path, features: Any, *, timestamp: str = TIMESTAMP,
         timezone: str | None = None, with_status: bool = False, with_event_time: bool = False,
-        part_rows: int = PART_ROWS,
+        part_rows: int = PART_ROWS, from_log: timedelta | str | None = None,
     ) -> WrittenParts:  # fmt: skip
         """Write a training frame that is too large to be made at once: a folder of Parquet files, each of so many spine rows.
 
@@ -357,7 +361,10 @@ class FeatureStore(BoundToProcess):
             raise SpineError(f"The spine of parts is a Parquet file or folder, and not {shown(spine)}")
         service, now = self._service(features), self._project.now()
         place = writable_folder(folder)
-        written = historical_parts(place, spine, service, self.offline, now=now, options=options, part_rows=part_rows)
+        logged = self._from_log(from_log, service, options)
+        written = historical_parts(
+            place, spine, service, self.offline, now=now, options=options, part_rows=part_rows, instead=logged
+        )
         return self._entered(written, service)
 
     @checked

@@ -67,8 +67,6 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
-    if part_rows is not None and from_log is not None:
-        raise typer.BadParameter("a frame in parts is made of the query alone", param_hint="--from-log")
     asked = one_or_all(features)
     options: dict[str, Any] = {
         "timestamp": timestamp, "timezone": timezone, "with_status": with_status, "with_event_time": with_event_time,
@@ -79,7 +77,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             print_found(found, as_json=as_json)
             return
         if part_rows is not None:
-            written = store.historical_parts(output, spine, asked, part_rows=part_rows, **options)
+            written = store.historical_parts(output, spine, asked, part_rows=part_rows, from_log=from_log, **options)
             _print_parts(written, as_json=as_json)
             return
         frame = store.get_historical_features(spine, asked, from_log=from_log, **options)

@@ -2,8 +2,9 @@
 
 A row of the serving log answers a row of the spine where
 
-    the service    is the one that is asked for, in the same version (its fingerprint)
-    the inputs     are the same to the bit: every key and every request value
+    the service    is the one that is asked for, in the same version (its fingerprint); for a list of features every version of a service that
+                   gives all of them as they are defined here, by the same names and inputs
+    the inputs     are the same to the bit: every key and every request value of what is asked for
     the instant    of the request is the row's, or before it by at most as much as is asked for; of several the last request, and of
                    several at once the one with the greatest id, and then the greatest number in it
 
@@ -14,7 +15,7 @@ compares it, at the instants that were served: it is equal, or has one of the au
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,10 +31,11 @@ from featurestore.project import Project
 from featurestore.report import plain
 from featurestore.reports.audit.audit import compared_with_training
 from featurestore.reports.audit.logged import CHUNK_ROWS, Logged, answered, chunks
+from featurestore.reports.logged_versions import check_answered, gives
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import canonical, scalars
 from featurestore.serving.log.serving_log import segments
-from featurestore.serving.served_rows import MAX_READINGS, input_column, status_columns
+from featurestore.serving.served_rows import MAX_READINGS, input_column, schema_of, status_columns
 from featurestore.training.kernel import Options, status_name
 from featurestore.training.spine import SpineChunk
 from featurestore.training.spine_table import load_chunk
@@ -53,6 +55,9 @@ MANIFEST = "from_log"
 
 NOT_FOUND = -1
 
+SERVED_BY = "\0service"
+"""A column of the service whose log has a row; no other column's name has a zero byte."""
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -61,6 +66,8 @@ class _Tally:
     """What is told of all rows together."""
 
     rows: int = 0
+    services: Counter[str] = field(default_factory=Counter)
+    """Service → rows that are of its log."""
     compared: int = 0
     equal: int = 0
     differing: dict[str, Counter[str]] = field(default_factory=dict)
@@ -74,9 +81,9 @@ class _Tally:
         """Put it into a manifest, with a notice where values differ or files are damaged."""
         differing = {name: dict(causes) for name, causes in self.differing.items()}
         manifest[MANIFEST] = {
-            "within_us": within, "rows": self.rows, "compared": self.compared, "equal": self.equal, "differing": differing,
-            "served_for_another_instant": dict(self.other_instants), "examples": self.examples,
-            "damaged": sorted(set(self.damaged)),
+            "within_us": within, "rows": self.rows, "services": dict(sorted(self.services.items())), "compared": self.compared,
+            "equal": self.equal, "differing": differing, "served_for_another_instant": dict(self.other_instants),
+            "examples": self.examples, "damaged": sorted(set(self.damaged)),
         }  # fmt: skip
         notices = [notice for notice in manifest["notices"] if not notice.startswith(NOTICE)]
         if differing:
@@ -91,42 +98,80 @@ class _Tally:
             notices.append(f"{NOTICE} damaged files were left out: {', '.join(sorted(set(self.damaged)))}")
         manifest["notices"] = notices
 
+    def add(self, told: Mapping[str, Any]) -> None:
+        """What a manifest tells of other rows."""
+        self.rows, self.compared, self.equal = (
+            own + told[word]
+            for own, word in zip((self.rows, self.compared, self.equal), ("rows", "compared", "equal"), strict=True)
+        )
+        self.services.update(told["services"])
+        for name, causes in told["differing"].items():
+            self.differing.setdefault(name, Counter()).update(causes)
+        self.other_instants.update(told["served_for_another_instant"])
+        self.examples += told["examples"][: EXAMPLES - len(self.examples)]
+        self.damaged += told["damaged"]
+
 
 NOTICE = "From the serving log:"
 
 
-def from_log(
-    project: Project, frame: TrainingFrame, service: ResolvedService, options: Options, *, within: int
-) -> TrainingFrame:
-    """A frame with what was served in place of what the query says, where it was logged within so many µs before a row's instant.
+@dataclass(frozen=True)
+class FromLog:
+    """Puts what was served in place of what the query says, in frames of one service; see the module."""
 
-    Raises RequestError where the features are of no service, or event times are asked for, which no log has; SpineError where a column has
-    the name of the one that is added.
-    """
-    if service.name == ADHOC:
-        raise RequestError(
-            "from_log: only lookups of a service are logged, and a list of features is none; name the service"
-        )
-    if options.with_event_time:
-        raise RequestError("from_log and with_event_time exclude each other: the serving log has no event times")
-    if within < 0:
-        raise RequestError("from_log is how long before a row's instant a request may have been answered: 0s or more")
-    if any(column.name == VALUES_FROM for column in service.columns):
-        raise SpineError(f"from_log adds a column '{VALUES_FROM}', which is a feature too; rename the feature")
-    project.serving_log.flush()
+    project: Project
+    service: ResolvedService
+    options: Options
+    within: int
+    """For how long before a row's instant a request may have been answered, µs."""
 
-    def blocks() -> Iterator[Block]:
+    columns = (VALUES_FROM,)
+    """The columns that it adds to a frame."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError where no service gives all features of a list, or event times are asked for, which no log has; SpineError
+        where a column has the name of the one that is added."""
+        if self.options.with_event_time:
+            raise RequestError("from_log and with_event_time exclude each other: the serving log has no event times")
+        if self.within < 0:
+            raise RequestError(
+                "from_log is how long before a row's instant a request may have been answered: 0s or more"
+            )
+        if any(column.name == VALUES_FROM for column in self.service.columns):
+            raise SpineError(f"from_log adds a column '{VALUES_FROM}', which is a feature too; rename the feature")
+        if self.service.name == ADHOC:
+            check_answered(self.project, self.service)
+
+    @property
+    def option(self) -> int:
+        """What is asked for, as plain JSON: a frame with another one is another frame."""
+        return self.within
+
+    def frame(self, frame: TrainingFrame) -> TrainingFrame:
+        """The frame with what was served, where it was logged."""
+        self.project.serving_log.flush()
+
+        def blocks() -> Iterator[Block]:
+            tally = _Tally()
+            for block in frame.read_blocks():
+                check_names(block.spine.column_names, self.columns)
+                found = _LoggedBlock(
+                    self.project, self.service, self.options, block, self.within, frame.pandas is not None
+                )
+                yield found.answered(tally)
+                tally.enter(frame.manifest, self.within)
+
+        made = replace(frame, blocks=blocks, _whole=None)
+        if frame.is_answered:
+            len(made)
+        return made
+
+    def count(self, manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        """Enter in the manifest of a frame in parts what those of its parts tell."""
         tally = _Tally()
-        for block in frame.read_blocks():
-            check_names(block.spine.column_names, [VALUES_FROM])
-            found = _LoggedBlock(project, service, options, block, within, frame.pandas is not None)
-            yield found.answered(tally)
-            tally.enter(frame.manifest, within)
-
-    made = replace(frame, blocks=blocks, _whole=None)
-    if frame.is_answered:
-        len(made)
-    return made
+        for part in parts:
+            tally.add(part[MANIFEST])
+        tally.enter(manifest, self.within)
 
 
 @dataclass(frozen=True)
@@ -156,6 +201,7 @@ class _LoggedBlock:
             if self.options.with_status:
                 self._statuses(rows, there, extra)
             self._compare(rows, there, tally)
+            tally.services.update(rows.rows[SERVED_BY].to_pylist())
         tally.rows += len(there)
         extra[VALUES_FROM] = pa.array(values_from, pa.string())
         return replace(self.block, features=features, extra=extra)
@@ -184,24 +230,35 @@ class _LoggedBlock:
         if not len(times):
             return pa.table({}), places
         since, until = int(times.min()) - self.within, int(times.max()) + 1
-        key = self.service.name, self.service.fingerprint
-        folder = self.project.serving_log.folder
-        files = segments(folder, service=self.service.name, since=since, until=until).get(key, [])
-        if not files:
-            return pa.table({}), places
         inputs, candidates = self._inputs(), []
+        wanted = schema_of(self.service).names
 
         def damaged(path: Path) -> None:
             tally.damaged.append(str(path))
 
-        for rows, _ in chunks(files, since, until, damaged=damaged):
-            told = answered(rows)
-            best = _last(inputs, times, told, self.service.inputs, self.within)
-            candidates.append(told.take(pa.array(np.unique(best[best != NOT_FOUND]))))
+        for name, files in self._files(since, until):
+            for rows, _ in chunks(files, since, until, damaged=damaged, columns=frozenset(wanted)):
+                own = answered(rows.select([column for column in wanted if column in rows.column_names]))
+                best = _last(inputs, times, own, self.service.inputs, self.within)
+                told = own.take(pa.array(np.unique(best[best != NOT_FOUND])))
+                candidates.append(told.append_column(SERVED_BY, pa.repeat(pa.scalar(name), told.num_rows)))
         if not candidates:
             return pa.table({}), places
         logged = pa.concat_tables(candidates, promote_options="default").combine_chunks()
         return logged, _last(inputs, times, logged, self.service.inputs, self.within)
+
+    def _files(self, since: int, until: int) -> Iterator[tuple[str, list[Path]]]:
+        """The services whose log answers, each version's with its files."""
+        listed, own = self.project.serving_log.folder, self.service
+        one = None if own.name == ADHOC else own.name
+        for (name, fingerprint), files in segments(listed, service=one, since=since, until=until).items():
+            if one is None:
+                version = self.project.registry.find_service(name, fingerprint)
+                is_same = version is not None and gives(version.service(name), own)
+            else:
+                is_same = fingerprint == own.fingerprint
+            if is_same:
+                yield name, files
 
     def _inputs(self) -> dict[str, pa.Array]:
         """The spine's keys and request values, as lookups take them."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -38,7 +38,7 @@ from featurestore.training.manifest import library_versions, load_manifest
 from featurestore.training.snapshot import check_snapshot, keys_at, write_keys
 from featurestore.training.spine import SpineFiles, SpineRows, chunks_of
 from featurestore.training.spine_table import load_chunk
-from featurestore.training.training_frame import check_names, manifest_beside
+from featurestore.training.training_frame import TrainingFrame, check_names, manifest_beside
 
 FORMAT = 1
 """Of the plan, and of how parts are named."""
@@ -49,6 +49,24 @@ PART_ROWS = 1_000_000
 
 WAIT_SECONDS = 30 * 86_400.0
 """For how long a part is waited for that another process makes."""
+
+
+class Instead(Protocol):
+    """What puts other values in place of those of the query, frame by frame, and counts what it did in the manifest."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it adds."""
+
+    @property
+    def option(self) -> Any:
+        """What tells it from others, as plain JSON."""
+
+    def frame(self, frame: TrainingFrame) -> TrainingFrame:
+        """The frame with other values."""
+
+    def count(self, manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
+        """Enter in the manifest of all parts what those of the parts tell."""
 
 
 class FramePart(NamedTuple):
@@ -88,21 +106,25 @@ class WrittenParts:
                     yield from restored(pa.Table.from_batches([batch])).to_batches()
 
 
-def historical_parts(
+def historical_parts(  # noqa: PLR0913 - as many as it is asked with
     folder: Path, spine: str | Path, service: ResolvedService, offline: Offline, *, now: int, options: Options,
-    part_rows: int = PART_ROWS,
+    part_rows: int = PART_ROWS, instead: Instead | None = None,
 ) -> WrittenParts:  # fmt: skip
     """Write the training frame of a spine, a Parquet file or folder, in parts of so many of its rows.
 
-    Raises what `get_historical_features` raises, and FeatureStoreError where the folder holds another frame, or what that
+    instead: other values than the query's. Raises what `get_historical_features` raises, and FeatureStoreError where the folder holds another frame, or what that
     is made of has changed.
     """
     files = SpineFiles.of(spine)
     spine_files = [
         [file.path if is_url(file.path) else str(Path(file.path).resolve()), *file[1:]] for file in files.files
     ]
-    asked = {"spine": spine_files, "part_rows": whole_rows(part_rows)}
-    work = _Work(folder, service, offline, options)
+    asked = {
+        "spine": spine_files,
+        "part_rows": whole_rows(part_rows),
+        "from_log": None if instead is None else instead.option,
+    }
+    work = _Work(folder, service, offline, options, instead)
 
     def parts(_: Mapping[str, Any]) -> Iterator[FramePart]:
         return (
@@ -167,6 +189,7 @@ class _Work:
     service: ResolvedService
     offline: Offline
     options: Options
+    instead: Instead | None = None
 
     def run(
         self, asked: Mapping[str, Any], *, now: int, begin: Callable[[Listing], dict[str, Any]],
@@ -237,7 +260,8 @@ class _Work:
                 session.connection, chunk, timestamp=self.options.timestamp, timezone=self.options.zone,
                 inputs=self.service.inputs, from_pandas=False,
             )  # fmt: skip
-        check_names(chunk.table.column_names, [column.name for column in self.service.columns])
+        added = () if self.instead is None else self.instead.columns
+        check_names(chunk.table.column_names, [*(column.name for column in self.service.columns), *added])
 
     def _listing(self, plan: Mapping[str, Any]) -> Listing:
         """The files of the plan, which are there as they were."""
@@ -268,7 +292,7 @@ class _Work:
             frame = get_historical_features(
                 rows(part), self.service, self.offline, now=plan["now"], options=self.options, listing=listing
             )
-            frame.to_part(path)
+            (frame if self.instead is None else self.instead.frame(frame)).to_part(path)
             return 1
 
         for number, part, path in named:
@@ -296,6 +320,8 @@ class _Work:
         for word in ("conflicts", "spine_rows_past_the_last_complete_instant"):
             manifest[word] = {name: sum(one[word][name] for one in every) for name in every[0][word]}
         manifest["notices"] = list(dict.fromkeys(notice for one in every for notice in one["notices"]))
+        if self.instead is not None:
+            self.instead.count(manifest, every)
         manifest["parts"] = [
             {"name": path.name, "rows": one["rows"], "crc32": check_of(path)}
             for (_, _, path), one in zip(named, every, strict=True)

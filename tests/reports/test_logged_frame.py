@@ -207,8 +207,8 @@ def test_wrong_words(tmp_path: Path) -> None:
     served = Served(tmp_path)
     with served.store as store:
         spine = asked(NOON, [1])
-        with pytest.raises(RequestError, match="name the service"):
-            store.get_historical_features(spine, ["view"], from_log="0s")
+        with pytest.raises(RequestError, match="'other__x' is given by none"):
+            store.get_historical_features(spine, [served.view.alias("other")["x"], "scaled"], from_log="0s")
         with pytest.raises(RequestError, match="exclude each other"):
             served.frame(spine, with_event_time=True)
         with pytest.raises(DeclarationError, match="from_log"):
@@ -229,7 +229,7 @@ model = FeatureService("model", features=[view])
 
 
 def test_the_command(tmp_path: Path) -> None:
-    """Writes the same frame, of requests that another process was asked; parts are made of the query alone."""
+    """Writes the same frame, of requests that another process was asked, whole and in parts."""
     (tmp_path / "featurestore.toml").write_text('project = "shop"\n[serving_log]\nrate = 1.0\n')
     (tmp_path / "definitions.py").write_text(DEFINITIONS)
     write(tmp_path / "rows.parquet", table(thing=[1, 2], at=[NOON, NOON], x=[1.0, 2.0]))
@@ -246,4 +246,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert told.exit_code == 0, told.output
     assert pq.read_table(out)["values_from"].to_pylist() == ["log", "query"]
     assert pq.read_table(out)["view__x"].to_pylist() == [1.0, 2.0]
-    assert CliRunner().invoke(app, [*words, "--from-log", "0s", "--part-rows", "1"]).exit_code == 2
+    words = [*words[:-1], str(tmp_path / "parts")]
+    told = CliRunner().invoke(app, [*words, "--from-log", "0s", "--part-rows", "1"])
+    assert told.exit_code == 0, told.output
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "parts").glob("part-*"))]
+    assert [part["values_from"].to_pylist() for part in parts] == [["log"], ["query"]]
