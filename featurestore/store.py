@@ -107,7 +107,7 @@ from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts, whole_rows
 from featurestore.training.snapshot import TIMESTAMP, snapshot
-from featurestore.training.training_frame import TrainingFrame, enter, journalled, keep_frame, writable_folder
+from featurestore.training.training_frame import TrainingFrame, described_frame, enter, journalled, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 _LOGGER = logging.getLogger("featurestore")
@@ -432,7 +432,8 @@ class FeatureStore(BoundToProcess):
         gathering = project.statistics.gather(named_columns(service))
         if gathering is not None:
             gathering.add_all(written.batches(service))
-            keep_frame(written.folder, service, gathering.told(), project.statistics, now)
+            told, keeper = gathering.told(), project.statistics
+            keeper.keep(described_frame(written.folder, service, told, keeper, now))
         return written
 
     def _service(self, features: Any) -> ResolvedService:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol
 
 from featurestore.config import Config
@@ -74,9 +75,9 @@ class Materializer:
         if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
             self.free(view.name, view.fingerprint)
         for run in runs:
-            number = self._registry.record_run(run_record(run, self._store.get([]).now))
-            told = here.told.get(run.instant)
-            self._statistics.keep("run", run.view, run.fingerprint, at=run.instant, told=told, run=number)
+            record, told = run_record(run, self._store.get([]).now), here.told.get(run.instant)
+            described = self._statistics.described("run", run.view, run.fingerprint, at=run.instant, told=told)
+            self._statistics.beside(partial(self._registry.record_run, record), described)
         return runs
 
     def _stays(self, view: ResolvedView) -> bool:

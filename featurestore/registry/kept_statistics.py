@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from featurestore.clock import to_datetime
+from featurestore.errors import RegistryUnavailableError
 from featurestore.lazy import pa
+from featurestore.registry.statistics_table import Described
 from featurestore.registry.store import Registry
 from featurestore.settings import StatisticsConfig
 from featurestore.statistics.feature_statistics import FeatureStatistics, KeptStatistics, Kind
 from featurestore.types import FeatureType
 
 LOGGER = logging.getLogger("featurestore")
+
+T = TypeVar("T")
 
 
 class StatisticsKeeper:
@@ -36,27 +41,43 @@ class StatisticsKeeper:
         """What to tell of columns as they are made; None where nothing is kept. features: by column the feature's name and its type."""
         return Gathering(features, self.failed) if self.is_on else None
 
-    def keep(
-        self,
-        kind: Kind,
-        subject: str,
-        fingerprint: str,
-        *,
-        at: int,
-        told: Told | None,
-        training_set: str | None = None,
-        run: int | None = None,
-    ) -> None:
-        """Keep what was gathered; nothing, where that failed. at: see KeptStatistics (µs)."""
+    def described(
+        self, kind: Kind, subject: str, fingerprint: str, *, at: int, told: Told | None, training_set: str | None = None
+    ) -> Described | None:
+        """What to keep of what was gathered; None, where that failed. at: see KeptStatistics (µs)."""
         if told is None:
-            return
+            return None
         rows, features = told
         try:
             most = self._said.keep_hours if kind == "hour" else self._said.keep
-            kept = KeptStatistics(kind, subject, fingerprint, to_datetime(at), rows, training_set, run, features)
-            self._registry.keep_statistics(kept, most=most)
+            kept = KeptStatistics(kind, subject, fingerprint, to_datetime(at), rows, training_set, None, features)
         except Exception as error:  # noqa: BLE001 - whatever it is, what is told of is more important
             self.failed(error)
+            return None
+        return Described(kept, most)
+
+    def keep(self, described: Described | None) -> None:
+        """Keep statistics by themselves."""
+        if described is None:
+            return
+        try:
+            self._registry.keep_statistics(described.kept, most=described.most)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.failed(error)
+
+    def beside(self, write: Callable[[Described | None], T], described: Described | None) -> T:
+        """Write an entry of the registry and the statistics of what it tells of in one transaction, which costs half of two; without
+        them, where that fails. Raises what writing the entry raises."""
+        if described is not None:
+            try:
+                return write(described)
+            except Exception as error:  # as above
+                self.failed(error)
+                if isinstance(
+                    error, RegistryUnavailableError
+                ):  # which was waited for, and is no more there for the entry alone
+                    raise
+        return write(None)
 
     def failed(self, error: Exception) -> None:
         """Something went wrong: it is told, and counted."""

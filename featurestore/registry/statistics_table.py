@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from featurestore.clock import instant_of, to_datetime
 from featurestore.durable.database import Transaction, row_check
@@ -25,6 +25,13 @@ TABLE = """CREATE TABLE IF NOT EXISTS statistics (
 """Made when the first row is written: a registry without it has none, and a program that does not know it goes on."""
 
 COLUMNS = "kind, subject, fingerprint, at, place, rows, features"
+
+
+class Described(NamedTuple):
+    """Statistics to keep, of whose subject and kind so many are kept at most, the newest."""
+
+    kept: KeptStatistics
+    most: int
 
 
 def make_statistics(connection: Transaction) -> None:

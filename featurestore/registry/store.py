@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from featurestore.registry.keys import API_KEYS, ApiKey, keys_in, note_used, put
 from featurestore.registry.records import Freed, KeptVersion, RegistryState, RunRecord, ServiceVersion, Version
 from featurestore.registry.statistics_table import (
     STATISTICS,
+    Described,
     add_statistics,
     drop_statistics,
     hours_in,
@@ -270,8 +272,8 @@ class Registry(BoundToProcess):
 
     # --- runs -------------------------------------------------------------------------------
 
-    def record_run(self, run: RunRecord) -> int:
-        """Append a run to the journal; its id."""
+    def record_run(self, run: RunRecord, described: Described | None = None) -> int:
+        """Append a run to the journal, with the statistics of its values, which bear its id; the id."""
         row = (run.view, run.fingerprint, run.instant, run.started, run.finished, run.rows, run.keys, run.status)
         words = (*row, orjson.dumps(run.detail).decode())
         done = {"fingerprint": run.fingerprint, "rows": run.rows, "keys": run.keys, "status": run.status}
@@ -281,6 +283,8 @@ class Registry(BoundToProcess):
             )
             number = connection.last_number("runs")
             add_activity(connection, [Activity("materialize", run.view, {"run": number, **done})])
+            if described is not None:
+                add_statistics(connection, replace(described.kept, run=number), most=described.most)
             return number
 
     def last_runs(self, versions: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -318,10 +322,12 @@ class Registry(BoundToProcess):
 
     # --- training frames --------------------------------------------------------------------
 
-    def record_frame(self, frame: WrittenFrame) -> None:
-        """Journal a training frame that was written, in place of what was written to its path before."""
+    def record_frame(self, frame: WrittenFrame, described: Described | None = None) -> None:
+        """Journal a training frame that was written, with the statistics of its values, in place of what was written to its path before."""
         with self._write() as connection:
             add_frame(connection, frame)
+            if described is not None:
+                add_statistics(connection, described.kept, most=described.most)
 
     def frames(self) -> tuple[WrittenFrame, ...]:
         """The training frames that were written, the last one first."""

@@ -133,7 +133,7 @@ def describe_served_hours(project: Project, between: Callable[[], None] = lambda
             break
         if told is None or not told[0]:  # of a file that goes on into other hours
             continue
-        keeper.keep("hour", hour.service, hour.fingerprint, at=hour.begins, told=told)
+        keeper.keep(keeper.described("hour", hour.service, hour.fingerprint, at=hour.begins, told=told))
         if keeper.failures > failures:
             break
         described += 1

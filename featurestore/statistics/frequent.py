@@ -32,8 +32,8 @@ class FrequentNumbers:
 
 def most_frequent(counts: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     """The places of the `most` greatest counts, the first ones of equal ones, in no order."""
-    if len(counts) <= most:
-        return np.arange(len(counts))
+    if len(counts) <= most or counts.max() == 1:
+        return np.arange(min(len(counts), most))
     least = np.partition(counts, -most)[-most]
     above = np.flatnonzero(counts > least)
     return np.concatenate([above, np.flatnonzero(counts == least)[: most - len(above)]])

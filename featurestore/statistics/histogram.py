@@ -48,8 +48,10 @@ class EqualWidth:
         self._counts = np.zeros(len(self._edges) - 1, np.int64)
 
     def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
-        """Count each value so many times."""
-        np.add.at(self._counts, np.searchsorted(self._edges[1:-1], values.astype(np.float64)), counts)
+        """Count each value so many times. Values come from the least to the greatest."""
+        upto = np.searchsorted(values.astype(np.float64, copy=False), self._edges[1:-1], side="right")
+        counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        self._counts += np.diff(counted[[0, *upto.tolist(), len(values)]])
 
     def buckets(self) -> tuple[Bucket, ...]:
         """All of them, those without values too."""

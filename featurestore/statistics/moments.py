@@ -86,13 +86,11 @@ class QuickMoments:
         self._exponent = 0
         self._mean = self._squares = 0.0  # of values / 2^exponent
 
-    def add(self, values: npt.NDArray[Any]) -> None:
-        """Take finite values."""
-        if not len(values):
-            return
+    def add(self, values: npt.NDArray[Any], least: float, greatest: float) -> None:
+        """Take finite values, of which these are the least and the greatest; there is one."""
         numbers = values.astype(np.float64, copy=False)
-        greatest = max(abs(float(numbers.max())), abs(float(numbers.min())))
-        exponent = math.frexp(greatest)[1] if greatest else LEAST_EXPONENT  # zeros take the scale of what they meet
+        farthest = max(abs(float(least)), abs(float(greatest)))
+        exponent = math.frexp(farthest)[1] if farthest else LEAST_EXPONENT  # zeros take the scale of what they meet
         if PLAIN_EXPONENT > exponent > -PLAIN_EXPONENT:
             numbers = numbers * 2.0**-exponent
         else:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -31,6 +32,7 @@ from featurestore.errors import FeatureStoreError, RegistryError, RequestError, 
 from featurestore.lazy import pa, pc, pd, pq
 from featurestore.registry.frames import WrittenFrame, feature_id, named_columns, on_demand_id
 from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
+from featurestore.registry.statistics_table import Described
 from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
 from featurestore.semantics.service import ResolvedService
@@ -412,23 +414,29 @@ def journalled(
 
     def written(path: Path | str, manifest: dict[str, Any], told: Told | None) -> None:
         at = now()
-        enter(path, manifest, service, registry, at)
-        keep_frame(path, service, told, statistics, at)
+        described = described_frame(path, service, told, statistics, at)
+        enter(path, manifest, service, registry, at, lambda write: statistics.beside(write, described))
 
     frame.on_written, frame.gather = written, lambda: statistics.gather(named_columns(service))
     return frame
 
 
-def keep_frame(
+def described_frame(
     path: Path | str, service: ResolvedService, told: Told | None, statistics: StatisticsKeeper, now: int
-) -> None:
-    """Keep the statistics of a frame that was written at `now` (µs)."""
+) -> Described | None:
+    """The statistics of a frame that was written at `now` (µs), to be kept."""
     place = str(path.absolute() if isinstance(path, Path) else path)
-    statistics.keep("training_set", service.name, service.fingerprint, at=now, told=told, training_set=place)
+    return statistics.described(
+        "training_set", service.name, service.fingerprint, at=now, told=told, training_set=place
+    )
 
 
-def enter(path: Path | str, manifest: dict[str, Any], service: ResolvedService, registry: Registry, now: int) -> None:
-    """Enter a frame that was written at `now` (µs) in the registry; one that cannot be written to stops nobody."""
+def enter(
+    path: Path | str, manifest: dict[str, Any], service: ResolvedService, registry: Registry, now: int,
+    beside: Callable[[Callable[[Described | None], None]], None] = lambda write: write(None),
+) -> None:  # fmt: skip
+    """Enter a frame that was written at `now` (µs) in the registry; one that cannot be written to stops nobody. beside: writes the entry
+    with statistics."""
     reads = [feature_id(part.view.name, feature.name) for part in service.parts for feature in part.features]
     reads += [on_demand_id(item.name) for item in service.on_demand]
     place = path.absolute() if isinstance(path, Path) else path
@@ -437,7 +445,7 @@ def enter(path: Path | str, manifest: dict[str, Any], service: ResolvedService, 
         written=now, manifest=str(manifest_beside(place)), reads=tuple(reads),
     )  # fmt: skip
     with contextlib.suppress(RegistryError):
-        registry.record_frame(written)
+        beside(partial(registry.record_frame, written))
 
 
 def write_manifest(target: Path, manifest: dict[str, Any]) -> None:

@@ -6,15 +6,17 @@ import logging
 import math
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from featurestore.clock import to_datetime
-from featurestore.errors import RegistryError
+from featurestore.errors import RegistryError, RegistryUnavailableError
+from featurestore.registry.frames import WrittenFrame
 from featurestore.registry.kept_statistics import StatisticsKeeper
-from featurestore.registry.store import Registry
+from featurestore.registry.store import Registry, RunRecord
 from featurestore.settings import StatisticsConfig
 from featurestore.statistics.column_statistics import statistics_of
 from featurestore.statistics.feature_statistics import FeatureStatistics, KeptStatistics, Kind, Statistics
@@ -109,12 +111,50 @@ def test_what_goes_wrong_stops_nobody(registry: Registry, caplog: pytest.LogCapt
         gathering.add({"x": pa.array(["text"])}, 1)
         gathering.add({"x": pa.array([1.0])}, 1)
         assert gathering.told() is None
-        keeper.keep("run", "view", "f", at=0, told=gathering.told(), run=1)
+        keeper.keep(keeper.described("run", "view", "f", at=0, told=gathering.told()))
         assert (keeper.failures, len(failed)) == (1, 1)
-        keeper.keep("run", "view", "f", at=1 << 62, told=(1, ()), run=1)  # no instant of the calendar
+        keeper.keep(keeper.described("run", "view", "f", at=1 << 62, told=(1, ())))  # no instant of the calendar
     assert keeper.failures == 2
     assert "Statistics are not kept" in caplog.text
     assert registry.statistics() == []
+
+
+def test_entries_and_their_statistics_are_written_at_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's bear its number. An entry whose statistics cannot be written is there without them, once."""
+    keeper, run = StatisticsKeeper(registry, StatisticsConfig()), RunRecord("view", "f", 1, 2, 3, 4, 5, "complete")
+    before = kept(5).features
+    described = keeper.described("run", "view", "f", at=1, told=(30, before))
+    assert keeper.beside(partial(registry.record_run, run), described) == 1
+    frame = WrittenFrame("/a.parquet", "model", "f", 1, 2, "m", ("x",))
+    described = keeper.described("training_set", "model", "f", at=2, told=(30, before), training_set=frame.path)
+    keeper.beside(partial(registry.record_frame, frame), described)
+    assert [(one.run, one.training_set) for one in registry.statistics()] == [(None, "/a.parquet"), (1, None)]
+    assert keeper.beside(partial(registry.record_run, run), None) == 2
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("featurestore.registry.store.add_statistics", refuse)
+    described = keeper.described("run", "view", "f", at=1, told=(30, before))
+    assert keeper.beside(partial(registry.record_run, run), described) == 3
+    keeper.beside(partial(registry.record_frame, frame), described)
+    assert keeper.failures == 2
+    assert len(registry.runs()) == 3
+    assert len(registry.frames()) == 1
+    assert [one.run for one in registry.statistics(kind="run")] == [1]
+
+
+def test_a_registry_that_nobody_reaches_is_waited_for_once(registry: Registry) -> None:
+    """The error is that of the entry, and the statistics are counted as lost."""
+    keeper, calls = StatisticsKeeper(registry, StatisticsConfig()), []
+
+    def write(described: object) -> None:
+        calls.append(described)
+        raise RegistryUnavailableError("others write")
+
+    with pytest.raises(RegistryUnavailableError):
+        keeper.beside(write, keeper.described("run", "view", "f", at=1, told=(0, ())))
+    assert (len(calls), keeper.failures) == (1, 1)
 
 
 def test_they_are_off_by_a_setting(registry: Registry) -> None:

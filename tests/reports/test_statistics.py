@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from featurestore import FeatureService, FeatureStore, FeatureView, ManualClock, on_demand
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, RequestError
-from featurestore.registry.store import Registry
 from featurestore.types import Float64
 from tests.small import NOON, THING, hours, spine, table, view_of, write
 
@@ -134,7 +133,7 @@ def test_a_run_is_not_stopped_by_its_statistics(tmp_path: Path, monkeypatch: pyt
     failed: list[int] = []
     with shop.store as store:
         store.when_statistics_fail(lambda: failed.append(1))
-        monkeypatch.setattr(Registry, "keep_statistics", refuse)
+        monkeypatch.setattr("featurestore.registry.store.add_statistics", refuse)
         store.materialize(progress=False)
         path = shop.frame()
         assert path.exists()

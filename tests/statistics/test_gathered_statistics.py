@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 from decimal import Decimal as Number
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from featurestore.statistics import gathered_statistics
 from featurestore.statistics.column_statistics import ColumnStatistics, NumberStatistics, statistics_of
-from featurestore.statistics.gathered_statistics import GatheredStatistics
+from featurestore.statistics.gathered_statistics import PIECE_VALUES, GatheredStatistics
 from featurestore.statistics.moments import ExactMoments, QuickMoments
 from featurestore.types import Array, Date, Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp
 from tests.draws import draws
@@ -184,7 +187,8 @@ def test_quick_moments_are_near_exact_ones(values: list[float], batch: int) -> N
     quick, exact, column = QuickMoments(), ExactMoments(), np.array(values)
     exact.add(column, np.ones(len(column), np.int64))
     for first in range(0, len(column), batch):
-        quick.add(column[first : first + batch])
+        part = column[first : first + batch]
+        quick.add(part, part.min(), part.max())
     size = float(np.abs(column).max()) or 1.0
     for told, true in ((quick.mean(), exact.mean()), (quick.deviation(), exact.deviation())):
         assert told is not None
@@ -192,10 +196,46 @@ def test_quick_moments_are_near_exact_ones(values: list[float], batch: int) -> N
         assert told / size == pytest.approx(true / size, abs=1e-12)
 
 
+@pytest.mark.parametrize("rows", [PIECE_VALUES - 1, PIECE_VALUES, PIECE_VALUES + 1, 2 * PIECE_VALUES + 3])
+def test_pieces_of_a_batch_are_told_together(rows: int) -> None:
+    """Whatever lies in which of them; one of nothing finite among them."""
+    values = np.random.default_rng(rows).normal(3.0, 2.0, rows)
+    values[: min(rows, PIECE_VALUES)] = np.nan
+    values[-1], values[rows // 2 :: 7] = 50.0, 0.0
+    values[rows // 3] = -np.inf
+    numbers = gathered(Float64, values.tolist()).numbers
+    finite = values[np.isfinite(values)]
+    assert numbers is not None
+    assert numbers.values == len(finite)
+    assert numbers.nan == int(np.isnan(values).sum())
+    assert numbers.minus_infinity == int(np.isneginf(values).sum())
+    assert numbers.zeros == int((finite == 0).sum())
+    assert (numbers.least, numbers.greatest) == (finite.min(), finite.max())
+    assert numbers.mean == pytest.approx(finite.mean(), rel=1e-12)
+    assert numbers.deviation == pytest.approx(finite.std(), rel=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(-3, 12), st.sampled_from([1 << 53, (1 << 63) - 1, -(1 << 63)])), min_size=1),
+    st.booleans(),
+)
+def test_whole_numbers_are_counted_as_they_are_sorted(values: list[int], near: bool) -> None:
+    """Near each other or far."""
+    if near:
+        values = [value for value in values if abs(value) < 20] or [0]
+    numbers = gathered(Int64, values).numbers
+    counts = Counter(values)
+    assert numbers is not None
+    assert numbers.unique == len(counts)
+    assert list(numbers.frequent) == sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
+    assert (numbers.quantiles[0], numbers.quantiles[-1]) == (min(values), max(values))
+    assert sum(bucket.values for bucket in numbers.histogram.buckets) == len(values)
+
+
 def test_moments_of_nothing() -> None:
     """Are none."""
     quick = QuickMoments()
-    quick.add(np.array([]))
     assert (quick.values, quick.mean(), quick.deviation()) == (0, None, None)
 
 
