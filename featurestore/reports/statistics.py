@@ -186,9 +186,9 @@ def _told(project: Project, hour: _ServedHour, between: Callable[[], None]) -> T
 
 def _columns(rows: pa.Table, version: ResolvedService) -> dict[str, pa.ChunkedArray]:
     """The service's columns as they were served, by their names; none of another type than they have."""
-    found = {}
+    found, columns = {}, dict(zip(rows.column_names, rows.columns, strict=True))
     for column in version.columns:
-        logged = feature_column(column.name)
-        if logged in rows.column_names and rows[logged].type == column.type.arrow:
-            found[column.name] = canonical_chunks(rows[logged], column.type)
+        logged = columns.get(feature_column(column.name))
+        if logged is not None and logged.type == column.type.arrow:
+            found[column.name] = canonical_chunks(logged, column.type)
     return found

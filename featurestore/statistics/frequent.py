@@ -21,6 +21,10 @@ class FrequentNumbers:
 
     def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
         """Take the next ones."""
+        if not self._found and counts.max() == 1:
+            first = values[:FREQUENT_NUMBERS].tolist()
+            self._found = list(zip(first, [1] * len(first), strict=True))
+            return
         places = most_frequent(counts, FREQUENT_NUMBERS)
         self._found += zip(values[places].tolist(), counts[places].tolist(), strict=True)
         self._found = sorted(self._found, key=lambda pair: (-pair[1], pair[0]))[:FREQUENT_NUMBERS]
@@ -32,8 +36,8 @@ class FrequentNumbers:
 
 def most_frequent(counts: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
     """The places of the `most` greatest counts, the first ones of equal ones, in no order."""
-    if len(counts) <= most or counts.max() == 1:
-        return np.arange(min(len(counts), most))
+    if len(counts) <= most:
+        return np.arange(len(counts))
     least = np.partition(counts, -most)[-most]
     above = np.flatnonzero(counts > least)
     return np.concatenate([above, np.flatnonzero(counts == least)[: most - len(above)]])

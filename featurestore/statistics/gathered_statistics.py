@@ -151,8 +151,10 @@ class _HeldRows:
         kept = draw < _bound(self._bits)
         return array.filter(pa.array(kept)), draw[kept]
 
-    def arrays(self, of: FeatureType) -> pa.ChunkedArray:
-        return pa.chunked_array([array for array, _ in self._parts], of.arrow)
+    def present(self, of: FeatureType) -> pa.Array:
+        """Those that are not null."""
+        arrays = [array.drop_null() if array.null_count else array for array, _ in self._parts]
+        return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays or [pa.array([], of.arrow)])
 
 
 def _values_of(array: pa.Array) -> int:
@@ -198,7 +200,7 @@ class _GatheredColumn:
             sizes.add(pc.binary_length(_as_texts(values, self._inner)))
 
     def found(self, rows: int) -> ColumnStatistics:
-        present = self._held.arrays(self.of).drop_null().combine_chunks()
+        present = self._held.present(self.of)
         values = present
         if self._lengths is not None:
             values = pc.list_flatten(present).drop_null()
@@ -367,7 +369,13 @@ def _counted(numbers: Numbers) -> tuple[Numbers, npt.NDArray[np.int64]]:
             counts = np.bincount(numbers - least)
             there = np.flatnonzero(counts)
             return there.astype(numbers.dtype) + least, counts[there]
-    return np.unique(numbers, return_counts=True)
+    ordered = np.sort(numbers)
+    are_new = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=are_new[1:])
+    if are_new.all():
+        return ordered, np.ones(len(ordered), np.int64)
+    first = np.flatnonzero(are_new)
+    return ordered[first], np.diff(first, append=len(ordered))
 
 
 def _odd_counts(numbers: Numbers) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,22 +42,31 @@ class EqualWidth:
 
     def __init__(self, least: float, greatest: float) -> None:
         least, greatest = float(least), float(greatest)  # two whole numbers may be one double; singles have few digits
-        scale = 1.0 if np.isfinite(greatest - least) else 0.5  # a power of two: nothing is rounded by it
-        edges: npt.NDArray[np.float64] = np.linspace(least * scale, greatest * scale, BUCKETS + 1) / scale
         # Between neighbours among the doubles there are fewer; a single value is a bucket without width.
-        self._edges = np.unique(edges) if greatest > least else edges[:2]
-        self._counts = np.zeros(len(self._edges) - 1, np.int64)
+        self._edges = sorted({*_edges(least, greatest)}) if greatest > least else [least, greatest]
+        self._counts = [0] * (len(self._edges) - 1)
 
     def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
         """Count each value so many times. Values come from the least to the greatest."""
-        upto = np.searchsorted(values.astype(np.float64, copy=False), self._edges[1:-1], side="right")
-        counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        self._counts += np.diff(counted[[0, *upto.tolist(), len(values)]])
+        inner = np.searchsorted(values.astype(np.float64, copy=False), self._edges[1:-1], side="right").tolist()
+        before = 0
+        for bucket, upto in enumerate((*inner, len(values))):
+            if upto > before:
+                self._counts[bucket] += int(counts[before:upto].sum())
+            before = upto
 
     def buckets(self) -> tuple[Bucket, ...]:
         """All of them, those without values too."""
-        edges = self._edges.tolist()
-        return tuple(map(Bucket, edges, edges[1:], self._counts.tolist()))
+        return tuple(map(Bucket, self._edges, self._edges[1:], self._counts))
+
+
+def _edges(least: float, greatest: float) -> list[float]:
+    """From the least to the greatest, equally far from each other, as numpy's `linspace` rounds them."""
+    scale = 1.0 if isfinite(greatest - least) else 0.5  # a power of two: nothing is rounded by it
+    low, width = least * scale, greatest * scale - least * scale
+    step = width / BUCKETS
+    inner = [place * step + low if step else place / BUCKETS * width + low for place in range(BUCKETS)]
+    return [*(edge / scale for edge in inner), greatest]
 
 
 def with_infinities(buckets: tuple[Bucket, ...], minus: int, plus: int) -> tuple[Bucket, ...]:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -134,8 +134,8 @@ class TrainingFrame:
     on_written: Callable[[Path | str, dict[str, Any], Told | None], object] | None = field(default=None, repr=False)
     """Called with the path or URL, the manifest and the statistics of each file that is written, which enters it in the registry.
     None: it is entered nowhere."""
-    gather: Callable[[], Gathering | None] | None = field(default=None, repr=False)
-    """Begins to gather the statistics of a file that is written. None: nobody does."""
+    gather: Callable[[Collection[str]], Gathering | None] | None = field(default=None, repr=False)
+    """Begins to gather the statistics of those of its features that a file has, by the names of their columns. None: nobody does."""
     once: bool = field(default=False, repr=False)
     """Whether `blocks` can be asked for a single time."""
 
@@ -301,7 +301,7 @@ class TrainingFrame:
     def _write(self, path: Path, group_rows: int | None) -> Told | None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks. What was gathered is told."""
         writer: pq.ParquetWriter | None = None
-        gathering = None if self.gather is None else self.gather()
+        gathering = None if self.gather is None else self.gather(self.types)
         try:
             for block in self.read_blocks():
                 table = storable(block.table())
@@ -417,7 +417,10 @@ def journalled(
         described = described_frame(path, service, told, statistics, at)
         enter(path, manifest, service, registry, at, lambda write: statistics.beside(write, described))
 
-    frame.on_written, frame.gather = written, lambda: statistics.gather(named_columns(service))
+    def gather(columns: Collection[str]) -> Gathering | None:
+        return statistics.gather({name: of for name, of in named_columns(service).items() if name in columns})
+
+    frame.on_written, frame.gather = written, gather
     return frame
 
 

@@ -116,6 +116,24 @@ def test_the_page_runs_without_tensorflow(tmp_path: Path, monkeypatch: pytest.Mo
         assert "tensorflow" not in sys.modules
 
 
+def test_the_statistics_of_a_frame_are_kept_with_its_records(tmp_path: Path) -> None:
+    """As those of a Parquet file of the same frame are, of the features that are written; of a table nobody knows the service."""
+    with example_project(tmp_path) as names:
+        for block in blocks("tensorflow.md")[:1]:
+            run_blocks(f"```python\n{block}```\n", names)
+        frame, store = names["frame"], names["store"]
+        parquet = store.statistics(training_set=frame.to_parquet(tmp_path / "rides.parquet")).found[0]
+        to_tfrecord(frame, tmp_path / "a.tfrecord", rows_per_file=2)
+        (kept,) = store.statistics(training_set=tmp_path / "a.tfrecord").found
+        assert (kept.rows, kept.features) == (len(frame), parquet.features)
+        (first, *_) = frame.types
+        to_tfrecord(frame, tmp_path / "b.tfrecord", columns=[first])
+        (kept,) = store.statistics(training_set=tmp_path / "b.tfrecord").found
+        assert kept.features == parquet.features[:1]
+        to_tfrecord(frame.to_arrow(), tmp_path / "c.tfrecord")
+        assert store.statistics().found[0].training_set == str(tmp_path / "b.tfrecord")
+
+
 def test_every_type_is_read_back(tmp_path: Path, tell: Told) -> None:
     """By Protocol Buffers' own library: from a table, a Parquet file with and without rows groups in between, packed and in several files."""
     table, compared = every_type(700), 0

@@ -25,6 +25,7 @@ from featurestore.errors import FeatureStoreError, ManifestError, MissingPackage
 from featurestore.integrations.opened import StorePath, opened
 from featurestore.integrations.tensorflow.examples import Examples, WrittenColumn
 from featurestore.integrations.tensorflow.training_rows import Training, TrainingRows
+from featurestore.registry.kept_statistics import Told
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.sources.source_files import again
 from featurestore.store import FeatureStore
@@ -106,24 +107,29 @@ def to_tfrecord(
     load_manifest(training)  # which refuse, both, before anything is answered or written
     rows = TrainingRows(training, columns)
     try:
-        written = again(lambda: _written(rows, target, rows_per_file, compression))
+        written, gathered = again(lambda: _written(rows, target, rows_per_file, compression))
     except OSError as error:
         raise FeatureStoreError(f"The set of records cannot be written: {told(error, target)}") from error
     if isinstance(training, TrainingFrame) and training.on_written is not None:
-        training.on_written(target, training.manifest, None)
+        training.on_written(target, training.manifest, gathered)
     return written
 
 
 def _written(
     rows: TrainingRows, target: Path, rows_per_file: int | None, compression: Compression | None
-) -> WrittenRecords:
+) -> tuple[WrittenRecords, Told | None]:
+    """What was written, and of a frame the statistics of its features that are in it."""
     folder = TemporaryFolder(target.parent)
     try:
         opened_rows = rows.opened()
         examples = Examples(opened_rows.types)
+        frame = rows.training if isinstance(rows.training, TrainingFrame) else None
+        gathering = None if frame is None or frame.gather is None else frame.gather(opened_rows.types)
         with _RecordWriter(folder.path, rows_per_file, compression) as writer:
             for batch in opened_rows.batches:
                 writer.add(examples.of(batch))
+                if gathering is not None:
+                    gathering.add(batch.columns, batch.rows)
         names = [target.name]
         if rows_per_file is not None:
             names = [f"{target.name}-{place:05}-of-{len(writer.done):05}" for place in range(len(writer.done))]
@@ -138,7 +144,7 @@ def _written(
         }
         manifest = {**load_manifest(rows.training).raw, RECORDS: said}
         _put(target, [folder.path / done.name for done in writer.done], names, manifest)
-        return written
+        return written, None if gathering is None else gathering.told()
     finally:
         folder.remove()
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from featurestore.durable.parquet import restored
+from featurestore.durable.parquet import parquet_file, restored
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pads, pc
 from featurestore.reports.audit.recompute import Ints, Recomputed
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.values import canonical
-from featurestore.serving.log.serving_log import is_sound
+from featurestore.serving.log.segments import ServedSegment, is_sound
 from featurestore.serving.served_rows import (
     AS_OF,
     as_of_column,
@@ -81,12 +81,12 @@ class Logged:
     def as_of(self, part: ServiceView) -> Ints | None:
         """The as_of that a view's values were served for, µs; None where the log has no such view."""
         name = as_of_column(part)
-        return _instants(self.rows[name]) if name in self.rows.column_names else None
+        return None if self.rows.schema.get_field_index(name) < 0 else _instants(self.rows[name])
 
     def column(self, name: str, of: FeatureType) -> pa.Array | None:
         """What was served of a column; None where it is of another type, or was not served."""
         logged = feature_column(name)
-        if logged not in self.rows.column_names or self.rows[logged].type != of.arrow:
+        if self.rows.schema.get_field_index(logged) < 0 or self.rows[logged].type != of.arrow:
             return None
         return canonical(self.rows[logged], of)
 
@@ -121,21 +121,13 @@ def chunks(
     damaged: told of each file that is not what was written, which is left out. columns: those to read, beside times and the instants
     that were served; None: all.
     """
-    of = pa.timestamp("us", "UTC")
-    condition = pc.scalar(True)
-    if since is not None:
-        condition &= pc.field("time") >= pa.scalar(since).cast(of)
-    if until is not None:
-        condition &= pc.field("time") < pa.scalar(until).cast(of)
     waiting: list[pa.Table] = []
     libraries: Libraries = {}
     for path in files:
         try:
             if not is_sound(path):
                 raise OSError
-            file = pads.dataset(str(path), format="parquet")
-            wanted = [name for name in file.schema.names if columns is None or _is_wanted(name, columns)]
-            found = restored(file.to_table(columns=wanted, filter=condition))
+            found = restored(_read(path, since, until, columns))
             wrote = store_version(found.schema.metadata)
         except FileNotFoundError:
             raise
@@ -149,6 +141,25 @@ def chunks(
             yield from _cut(waiting, libraries)
             waiting, libraries = [], {}
     yield from _cut(waiting, libraries)
+
+
+def _read(path: Path, since: int | None, until: int | None, columns: Container[str] | None) -> pa.Table:
+    """The rows of a file that were answered from `since` to before `until`."""
+    of, named, condition = pa.timestamp("us", "UTC"), ServedSegment.of(path), pc.scalar(True)
+    if (since is None or since <= named.first) and (
+        until is None or named.last < until
+    ):  # 0.7 of the time of a condition
+        with parquet_file(path) as file:
+            schema = file.schema_arrow
+            rows = file.read([name for name in schema.names if columns is None or _is_wanted(name, columns)])
+            return rows.replace_schema_metadata(schema.metadata)
+    if since is not None:
+        condition &= pc.field("time") >= pa.scalar(since).cast(of)
+    if until is not None:
+        condition &= pc.field("time") < pa.scalar(until).cast(of)
+    dataset = pads.dataset(str(path), format="parquet")
+    wanted = [name for name in dataset.schema.names if columns is None or _is_wanted(name, columns)]
+    return dataset.to_table(columns=wanted, filter=condition)
 
 
 def _is_wanted(name: str, columns: Container[str]) -> bool:

@@ -55,7 +55,8 @@ class Baseline:
         has none, or no rows."""
         names = [column.name for column in version.columns]
         table = self.read(names)
-        there = [column for column in version.columns if column.name in table.column_names]
+        own = {*table.column_names}
+        there = [column for column in version.columns if column.name in own]
         if not there:
             raise RequestError(f"{self.title} has none of the columns of service '{version.name}': {', '.join(names)}")
         if not table.num_rows:
@@ -72,7 +73,8 @@ class Baseline:
 
 def _of_table(table: pa.Table, title: str, manifest: Manifest | None) -> Baseline:
     def read(names: list[str]) -> pa.Table:
-        return table.select([name for name in names if name in table.column_names])
+        own = {*table.column_names}
+        return table.select([name for name in names if name in own])
 
     return _baseline(title, manifest, read)
 

@@ -137,7 +137,8 @@ def _read(project: Project, version: ResolvedService, since: int, until: int, da
     files = listed.get((version.name, version.fingerprint), [])
     for rows, _ in chunks(files, since, until, damaged=partial(_note, damaged)):
         told = answered(rows)
-        there = [name for name in names if name in told.column_names]
+        own = {*told.column_names}
+        there = [name for name in names if name in own]
         found.append(told.select(["time", *there]).rename_columns([TIME, *(names[name] for name in there)]))
     return pa.concat_tables(found) if found else pa.table({TIME: pa.array([], Timestamp.arrow)})
 
@@ -149,7 +150,7 @@ def _note(damaged: dict[str, str], path: Path) -> None:
 def _why_not(column: ServiceColumn, before: pa.Table, served: pa.Table, words: str) -> str | None:
     """Why a column cannot be compared; None where it can."""
     for table, where in ((before, words), (served, "the serving log")):
-        if column.name not in table.column_names:
+        if table.schema.get_field_index(column.name) < 0:
             return f"{where} has no such column"
         if table[column.name].type != column.type.arrow:
             return f"{where} has it as {table[column.name].type}, and it is {column.type}"
