@@ -57,10 +57,12 @@ def add_statistics(connection: Transaction, kept: KeptStatistics, *, most: int) 
         f"INSERT INTO statistics ({COLUMNS}, of_row) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, row_check(row))
     )
     newest = "SELECT at FROM statistics WHERE kind = ? AND subject = ? ORDER BY at DESC LIMIT ?"
-    connection.execute(
-        f"DELETE FROM statistics WHERE kind = ? AND subject = ? AND at < (SELECT min(at) FROM ({newest}) AS newest)",
-        (kept.kind, kept.subject, kept.kind, kept.subject, most),
-    )
+    old = f"kind = ? AND subject = ? AND at < (SELECT min(at) FROM ({newest}) AS newest)"
+    given = (kept.kind, kept.subject, kept.kind, kept.subject, most)
+    if kept.kind == "hour":
+        connection.execute(f"DELETE FROM statistics WHERE {old}", given)
+    else:  # what was written just now is the last one, though a clock that was ahead, and was set back, says otherwise
+        connection.execute(f"DELETE FROM statistics WHERE {old} AND place <> ?", (*given, place))
 
 
 def drop_statistics(connection: Transaction, subjects: Iterable[str]) -> None:

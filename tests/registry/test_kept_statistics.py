@@ -25,6 +25,7 @@ from tests.platforms.shop import TYPES, value
 from tests.registry.places import by_hand
 
 HOUR_US = 3_600_000_000
+FAR_US = 4_000_000_000_000_000
 
 
 @pytest.fixture
@@ -82,6 +83,16 @@ def test_the_newest_are_kept(registry: Registry) -> None:
     registry.keep_statistics(kept(2, kind="training_set", place="/a.parquet"), most=3)
     (frame,) = registry.statistics(kind="training_set")
     assert frame.at == to_datetime(2)
+
+
+def test_a_clock_that_was_ahead_hides_nothing(registry: Registry) -> None:
+    """What is written after it was set back is kept, though as many as are to be kept are said to be newer."""
+    for year in range(3):
+        registry.keep_statistics(kept(FAR_US + year, kind="training_set", place=f"/{year}"), most=3)
+    for number in range(4):
+        registry.keep_statistics(kept(number, kind="training_set", place=f"/now/{number}"), most=3)
+        assert f"/now/{number}" in {one.training_set for one in registry.statistics()}
+    assert len(registry.statistics()) == 4
 
 
 def test_a_changed_row_is_told(registry: Registry, place: Path | str) -> None:
