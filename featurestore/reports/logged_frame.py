@@ -154,7 +154,7 @@ class FromLog:
         def blocks() -> Iterator[Block]:
             tally = _Tally()
             for block in frame.read_blocks():
-                check_names(block.spine.column_names, self.columns)
+                check_names(block.spine.column_names, [*self.columns])
                 found = _LoggedBlock(
                     self.project, self.service, self.options, block, self.within, frame.pandas is not None
                 )

@@ -116,8 +116,9 @@ def test_the_page_runs_without_tensorflow(tmp_path: Path, monkeypatch: pytest.Mo
         assert "tensorflow" not in sys.modules
 
 
-def test_the_statistics_of_a_frame_are_kept_with_its_records(tmp_path: Path) -> None:
+def test_the_statistics_of_a_frame_are_kept_with_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As those of a Parquet file of the same frame are, of the features that are written; of a table nobody knows the service."""
+    monkeypatch.chdir(tmp_path)
     with example_project(tmp_path) as names:
         for block in blocks("tensorflow.md")[:1]:
             run_blocks(f"```python\n{block}```\n", names)
