@@ -74,21 +74,20 @@ def keys_at(service: ResolvedService, keys: pa.Table, at: Sequence[int]) -> pa.T
     return spine.append_column(TIMESTAMP, instants)
 
 
-def next_keys(
-    service: ResolvedService, offline: Offline, *, after: Sequence[Scalar] | None, most: int
-) -> list[tuple[Scalar, ...]]:
-    """The keys that any row ever had, in their order: so many at most that follow one of them, or the first ones.
+def next_keys(service: ResolvedService, offline: Offline, *, after: Sequence[Scalar] | None, most: int) -> pa.Table:
+    """The keys that any row ever had, in their order: so many at most that follow one of them, or the first ones. `keys_in` says
+    what they are.
 
     Nothing of them is computed; of the sources, the columns are read that make a key. Raises SpineError as `snapshot` does.
     """
     keys = _one_key(service)
-    if after is not None and not keys:
-        return []  # there is one, without a column
 
     def read() -> pa.Table:
         with offline.session(files=listing_of(service, offline)) as session, session.reading():
             sql = _keys_sql(service, session, keys)
-            if after is not None:
+            if after is not None and not keys:
+                sql = f"{sql} LIMIT 0"  # there is one key, without a column
+            elif after is not None:
                 given = {
                     name: pa.array([value], service.key_inputs[name].arrow)
                     for name, value in zip(keys, after, strict=True)
@@ -96,11 +95,15 @@ def next_keys(
                 session.connection.register("given", pa.table(list(given.values()), names=_columns(keys)))
                 columns = ", ".join(_columns(keys))
                 sql = f"SELECT * FROM ({sql}) WHERE ({columns}) > (SELECT ({columns}) FROM given)"
-            return session.connection.sql(f"{sql} ORDER BY ALL LIMIT {most}").to_arrow_table()
+            return session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT {most}").to_arrow_table()
 
-    found = again(read)
+    return again(read)
+
+
+def keys_in(service: ResolvedService, found: pa.Table) -> list[tuple[Scalar, ...]]:
+    """The keys of some rows of a table of `next_keys`."""
     columns = [scalars(canonical(found[place], of)) for place, of in enumerate(service.key_inputs.values())]
-    return list(zip(*columns, strict=True)) if keys else [()] * found.num_rows
+    return list(zip(*columns, strict=True)) if columns else [()] * found.num_rows
 
 
 def _one_key(service: ResolvedService) -> list[str]:

@@ -16,7 +16,7 @@ from featurestore.errors import SpineError
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.offline import Offline
 from featurestore.training.kernel import Options
-from featurestore.training.snapshot import next_keys, snapshot
+from featurestore.training.snapshot import keys_in, next_keys, snapshot
 from featurestore.types import Int64, String
 from tests import oracle
 from tests.draws import draws
@@ -71,7 +71,7 @@ def test_pages_of_keys_are_those_of_a_snapshot(offline: Offline, history: Histor
     frame = snapshot(service, offline, at=[0], now=0, options=Options()).to_arrow()
     columns = [scalars(canonical(frame[name], of)) for name, of in service.key_inputs.items()]
     pages, after = [], None
-    while page := next_keys(service, offline, after=after, most=most):
+    while page := keys_in(service, next_keys(service, offline, after=after, most=most)):
         assert len(page) <= most
         pages += page
         after = page[-1]

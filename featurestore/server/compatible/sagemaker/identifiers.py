@@ -1,4 +1,4 @@
-"""A record's identifier: the text of its key, or of a key of several columns a JSON array; and a key as where a page ended."""
+"""A record's identifier: the text of its key, or of a key of several columns a JSON array."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ from featurestore.types import FeatureType, Scalar, from_json, to_json
 
 def identifier_of(types: Sequence[FeatureType], key: Sequence[Scalar]) -> str:
     """The identifier of a key."""
-    return text_of(types[0], key[0]) if len(types) == 1 else key_token(types, key)
+    return text_of(types[0], key[0]) if len(types) == 1 else orjson.dumps(json_of_key(types, key)).decode()
 
 
-def key_token(types: Sequence[FeatureType], key: Sequence[Scalar]) -> str:
-    """A key as a NextToken, which is never empty."""
-    return orjson.dumps([to_json(of, part) for of, part in zip(types, key, strict=True)]).decode()
+def json_of_key(types: Sequence[FeatureType], key: Sequence[Scalar]) -> list[Any]:
+    """A key as the members of a JSON array."""
+    return [to_json(of, part) for of, part in zip(types, key, strict=True)]
 
 
-def key_of_token(types: Sequence[FeatureType], token: str) -> list[Scalar]:
-    """The key that a NextToken is; BadRequest."""
-    try:
-        key = [from_json(of, part) for of, part in zip(types, orjson.loads(token), strict=True)]
-    except (ValueError, TypeError):
-        key = [None]
+def key_of_json(types: Sequence[FeatureType], given: Sequence[Any]) -> list[Scalar]:
+    """The key that `json_of_key` told; ValueError or TypeError where it told none such."""
+    key = [from_json(of, part) for of, part in zip(types, given, strict=True)]
     if None in key:
-        raise BadRequest("NextToken is none that was given")
+        raise ValueError("a key has no null")
     return key
 
 

@@ -15,11 +15,10 @@ from featurestore.server.compatible.sagemaker.feature_groups import short_name
 from featurestore.server.compatible.sagemaker.identifiers import (
     asked_identifier,
     identifier_of,
-    key_of_token,
-    key_token,
     parts_of,
 )
 from featurestore.server.compatible.sagemaker.limits import GROUPS, IDENTIFIERS, bounded, page_size
+from featurestore.server.compatible.sagemaker.listed_keys import KeyPage, ListedKeys
 from featurestore.server.compatible.sagemaker.records import FoundRecord, records_of
 from featurestore.server.compatible.sagemaker.requests import asked_group, query_of
 from featurestore.server.compatible.values import key_rows, member, read_object, texts
@@ -28,8 +27,7 @@ from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.problems import BadRequest, HttpAnswer
 from featurestore.serving.online_result import OnlineResult
 from featurestore.store import FeatureStore
-from featurestore.training.snapshot import next_keys
-from featurestore.types import FeatureType, Scalar
+from featurestore.types import FeatureType
 
 
 class RecordReads:
@@ -38,6 +36,7 @@ class RecordReads:
     def __init__(self, hot: HotRoutes) -> None:
         self._hot = hot
         self._store: FeatureStore = hot.store
+        self._listed = ListedKeys()
 
     async def get(self, call: HotCall, _: bytes) -> HttpAnswer:
         """GetRecord."""
@@ -115,21 +114,19 @@ class RecordReads:
         asked, name = read_object(body or b"{}"), asked_group(call)
         count, token = page_size(asked), member(asked, "NextToken", str)
         ended = member(asked, "IncludeSoftDeletedRecords", bool) or False
-        types, keys = await call.room.beside(partial(self._next_keys, call, name, token, count + 1))
-        ids = [identifier_of(types, key) for key in keys[:count]]
+        types, page = await call.room.beside(partial(self._page, call, name, token, count))
+        ids = [identifier_of(types, key) for key in page.keys]
         found = await self._found(
             call, name, ids, None, expires=False, wrong={}
         )  # what GetRecord refuses is not told of
         shown = [each.identifier for each in found if each.record is not None or (ended and each.is_known)]
         told: dict[str, Any] = {"RecordIdentifiers": shown}
-        if len(keys) > count:
-            told["NextToken"] = key_token(types, keys[count - 1])
+        if page.next_token is not None:
+            told["NextToken"] = page.next_token
         return answer(told)
 
-    def _next_keys(
-        self, call: HotCall, name: str, token: str | None, most: int
-    ) -> tuple[list[FeatureType], list[tuple[Scalar, ...]]]:
-        """The types of a key, and the keys after that of a token."""
+    def _page(self, call: HotCall, name: str, token: str | None, most: int) -> tuple[list[FeatureType], KeyPage]:
+        """The types of a key, and the keys after a token."""
         service, store = readable(self._store, name, call.principal), self._store
         if service.request_inputs:
             names = ", ".join(service.request_inputs)
@@ -137,9 +134,9 @@ class RecordReads:
                 f"The identifiers of '{name}' have request values ({names}), which are not kept; list those of a view"
             )
         types = list(service.key_inputs.values())
-        after = None if token is None else key_of_token(types, token)
         views = {part.view.name: rebind(part.view, store.catalog, store.offline) for part in service.parts}
         try:
-            return types, next_keys(resolve_service(service.declared, views), store.offline, after=after, most=most)
+            present = resolve_service(service.declared, views)
+            return types, self._listed.page(present, store.offline, token=token, most=most)
         except SpineError as error:
             raise BadRequest(str(error)) from None
