@@ -241,7 +241,7 @@ def test_scripts_are_not_run_and_what_a_file_declared_before_it_failed_is_taken(
 def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(theirs: Path) -> None:
     """The user's own, and those of Feast's sources; modules of the project are found beside it."""
     declare(theirs.parent, "pyproject.toml", "")
-    declare(theirs.parent, "settings.py", "TABLE = 'd.rides'\n")
+    declare(theirs.parent, "settings.py", "import only_the_project_needs_it\nTABLE = 'd.rides'\n")
     declare(
         theirs,
         "warehouse.py",
@@ -271,13 +271,33 @@ def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(th
         """,
     )
     told = moved(theirs.parent, "theirs", "--no-prove")
-    assert "not_there_at_all" in told["absent"]
+    assert {"not_there_at_all", "only_the_project_needs_it"} <= {*told["absent"]}
     assert [one for one in told["refused"] if one["kind"] == "file"] == []
     hive, rides = sorted(told["exports"], key=lambda one: str(one["system"]))
     assert (hive["system"], rides["system"]) == ("Hive", "PostgreSQL")
     assert "store.get_data_source('warehouse.hive')" in hive["commands"]
     assert "SELECT * FROM d.rides" in rides["commands"]
     assert (told["written"]["views"], told["declared"]["views"]) == (3, 3)
+
+
+def test_a_package_that_imports_its_own_modules_is_read(theirs: Path) -> None:
+    """From its `__init__`, as many do; each object is met once, and a module that fails takes only itself along."""
+    declare(theirs, "entities/__init__.py", "from entities.user import user\nfrom .shop import shop\n")
+    declare(theirs, "entities/user.py", "from feast import Entity\n\nuser = Entity(name='user')\n")
+    declare(
+        theirs,
+        "entities/shop.py",
+        "from feast import Entity\nfrom entities.user import user\nshop = Entity(name='shop')\n",
+    )
+    declare(theirs, "more/__init__.py", "")
+    declare(
+        theirs, "more/failing.py", "from feast import Entity\n\nhalf = Entity(name='half')\nraise ValueError('no')\n"
+    )
+    told = moved(theirs.parent, "theirs", "--no-prove")
+    assert [(one["name"], one["why"][-12:]) for one in told["refused"] if one["kind"] == "file"] == [
+        ("more/failing.py:4", "e taken over")
+    ]
+    assert told["declared"]["entities"] == 4
 
 
 def test_words_of_an_older_feast_are_read(theirs: Path) -> None:

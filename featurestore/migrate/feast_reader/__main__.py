@@ -31,7 +31,7 @@ def main(request_file: str, answer_file: str) -> None:
     sys.path.append(str(project))
     sys.dont_write_bytecode = True
     modules["write_guard"].refuse_writes(project)
-    sys.meta_path.append(modules["stand_ins"].StandInFinder())
+    sys.meta_path.append(modules["stand_ins"].StandInFinder(project))
     try:
         answer = (
             modules["training_frames"].frames(request) if "asks" in request else modules["repository"].read(request)

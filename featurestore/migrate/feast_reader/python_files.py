@@ -126,17 +126,17 @@ def _is_script(tree: Any) -> bool:
 def _imported(repo: Path, path: Path) -> tuple[types.ModuleType, dict[str, Any]]:
     """A file's module, as far as it ran, and why it ran no further."""
     name = ".".join(path.relative_to(repo.resolve()).with_suffix("").parts)
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path):
-        return known, {"error": None, "line": None}
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    module = types.ModuleType(name)
     try:
         for parent in _parents(name):
-            importlib.import_module(parent)
+            importlib.import_module(parent)  # which may import the file itself
+        known = sys.modules.get(name)
+        if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path:
+            return known, {"error": None, "line": None}
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):

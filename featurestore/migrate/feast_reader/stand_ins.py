@@ -12,23 +12,42 @@ from typing import Any
 
 
 class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands for libraries that are not installed beside Feast, so that definitions which only mention them can be read."""
+    """Stands for libraries that are not installed beside Feast, so that definitions which only mention them can be read. project:
+    the folder of what is read, whose modules may import one another and such libraries."""
 
     asked: list[str] = []
+
+    def __init__(self, project: Path) -> None:
+        self._project = project.resolve()
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
         """A module of which every name is a stand-in; none while Feast itself looks for what is installed."""
         del path, target
-        if not _for_definitions(directly=fullname.startswith("feast.")):
+        if not self._for_definitions(directly=fullname.startswith("feast.")):
             return None
         top = fullname.partition(".")[0]
         if fullname == "feast" or top in sys.builtin_module_names or top.startswith("_"):
             return None
-        if top != "feast" and (Path.cwd() / top).exists():
+        if top != "feast" and any((folder / top).exists() for folder in (Path.cwd(), self._project)):
             return None
         if top in {fullname, "feast"}:
             self.asked.append(fullname)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def _for_definitions(self, *, directly: bool) -> bool:
+        """Whether an import is one of a file of the project's, or, if not directly, one that Feast does when such a file imports
+        from it."""
+        own, feasts = str(self._project) + os.sep, f"{os.sep}feast{os.sep}"
+        frame: Any = sys._getframe(2)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not file.startswith("<frozen") and f"{os.sep}importlib{os.sep}" not in file:
+                if file.startswith(own) and "site-packages" not in file:
+                    return True
+                if directly or feasts not in file:
+                    return False
+            frame = frame.f_back
+        return False
 
     def create_module(self, spec: Any) -> Any:
         """A stand-in."""
@@ -36,22 +55,6 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         """There is nothing to run."""
-
-
-def _for_definitions(*, directly: bool) -> bool:
-    """Whether an import is one of a file of the repository's, or, if not directly, one that Feast does when such a file imports
-    from it."""
-    own, feasts = str(Path.cwd()) + os.sep, f"{os.sep}feast{os.sep}"
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith("<frozen") and f"{os.sep}importlib{os.sep}" not in file:
-            if file.startswith(own) and "site-packages" not in file:
-                return True
-            if directly or feasts not in file:
-                return False
-        frame = frame.f_back
-    return False
 
 
 class StandInModule(types.ModuleType):
