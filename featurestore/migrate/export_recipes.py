@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from featurestore.declare.sources import is_url
 from featurestore.migrate.feast_objects import FeastSource
 
 
@@ -27,20 +28,22 @@ def export_of(source: FeastSource, name: str, folder: str) -> Export | None:
 
 
 def _of_files(source: FeastSource, name: str, folder: str) -> Export | None:
-    path, form = source.places.get("path", ""), source.places.get("file_format", "")
-    if "Delta" in form:
-        return Export(
-            name, "Delta Lake", folder,
-            f"duckdb -c \"INSTALL delta; LOAD delta; COPY (SELECT * FROM delta_scan('{path}')) TO '{folder}/rows.parquet'\"",
-        )  # fmt: skip
-    scheme = path.partition("://")[0] if "://" in path else ""
-    if scheme in {"s3", "s3a"}:
-        return Export(name, "S3", folder, f"aws s3 cp --recursive {path} {folder}/")
-    if scheme in {"gs", "gcs"}:
-        return Export(name, "Google Cloud Storage", folder, f"gcloud storage cp --recursive {path} {folder}/")
-    if scheme and scheme != "file":
-        return Export(name, scheme, folder, f"# copy the files of {path} into {folder}/")
-    return None
+    path = source.places.get("path", "")
+    scheme = path.partition("://")[0] if "://" in path else "file"
+    if scheme == "file" or in_store(path) is not None:
+        return None
+    return Export(name, scheme, folder, f"# copy the files of {path} into {folder}/")
+
+
+def in_store(path: str) -> str | None:
+    """A URL of an object store as sources take it; None for another path."""
+    scheme, sign, rest = path.partition("://")
+    url = f"{SCHEMES.get(scheme, scheme)}{sign}{rest}"
+    return url if is_url(url) else None
+
+
+SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+"""Other words for the schemes of object stores."""
 
 
 def _rows(source: FeastSource) -> str:
@@ -149,3 +152,6 @@ RECIPES = {
     "ClickhouseSource": ("ClickHouse", _clickhouse),
 }
 """A kind of Feast's source → what holds its rows, and how they are exported."""
+
+READ_BY_DRIVER = ("BigQuery", "PostgreSQL", "Redshift", "Snowflake")
+"""Systems that a DatabaseSource reads, where a column of theirs only grows."""

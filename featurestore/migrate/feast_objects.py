@@ -36,6 +36,16 @@ class FeastNamed(_Record):
     owner: str = ""
     tags: dict[str, str] = {}
 
+    def anywhere(self) -> Any:
+        """What it declares, whichever file it was met in: equal where that is the same."""
+        return _without_where(self.model_dump())
+
+
+def _without_where(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {name: _without_where(value) for name, value in told.items() if name != "where"}
+    return [_without_where(one) for one in told] if isinstance(told, (list, tuple)) else told
+
 
 class FeastEntity(FeastNamed):
     """An entity. keys: its join keys, of which it has one in all versions that can be used."""

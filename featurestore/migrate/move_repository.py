@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from featurestore.declare.sources import Source
+from featurestore.declare.sources import FileSource, Source, is_url
 from featurestore.declare.views import FeatureView
 from featurestore.errors import FeatureStoreError
 from featurestore.migrate.definition_file import DefinitionFile
@@ -137,13 +137,11 @@ class _Move:
         return [view for view in made if view is not None and self._place_keys(view)]
 
     def _once(self, kind: str, named: Iterable[N]) -> list[N]:
-        """The objects, each name once."""
+        """The objects, each name once; a file that is imported under two names declares the same ones twice."""
         first: dict[str, N] = {}
         for one in named:
-            if one.name in first:
+            if first.setdefault(one.name, one).anywhere() != one.anywhere():
                 self._moved.refuse(kind, one.name, f"another of that name is declared in {first[one.name].where}")
-            else:
-                first[one.name] = one
         return list(first.values())
 
     def _place_keys(self, view: Ready) -> bool:
@@ -283,6 +281,9 @@ class _Move:
             self._resolved[declared.name] = resolve(declared, self._offline.raw_types(declared.source))
 
     def _has_files(self, source: Source) -> bool:
+        """Whether its files are on this machine: no store is asked over the network."""
+        if isinstance(source, FileSource) and any(is_url(path) for path in source.path):
+            return False
         try:
             return bool(self._offline.files(source))
         except FeatureStoreError:

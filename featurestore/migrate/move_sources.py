@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from featurestore.declare.durations import show_duration
+from featurestore.declare.sources import is_url
 from featurestore.migrate.definition_text import DeclarationCall
-from featurestore.migrate.export_recipes import export_of
+from featurestore.migrate.export_recipes import READ_BY_DRIVER, export_of, in_store
 from featurestore.migrate.feast_objects import FeastSource
 from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.names import Names, problem_of
@@ -18,7 +19,7 @@ from featurestore.semantics.columns import NAIVE, ZONED
 from featurestore.semantics.sql import folded, quote
 
 READ_AS_FILES = {"SparkSource", "RaySource"}
-"""MoveSources that may be Parquet files of this machine, which need no such engine."""
+"""Sources that may be Parquet files or Delta Lake tables, which need no such engine."""
 
 
 @dataclass
@@ -36,6 +37,11 @@ class MovedSource:
     event_time: str
     problem: str | None = None
     derived: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def form(self) -> str:
+        """The class of the source here."""
+        return "DeltaSource" if "delta" in _form(self.feast) else "ParquetSource"
 
     def raw(self, column: str) -> str | None:
         """A column's DuckDB type; None where there is none, or nothing is known."""
@@ -71,37 +77,55 @@ class MoveSources:
 
     def _made(self, feast: FeastSource) -> MovedSource:
         name = self._names.fresh(_own_name(feast))
-        path = self._local_path(feast)
+        path = self._readable_path(feast)
         if path is None:
             folder = f"data/{name}"
             export = export_of(feast, name, folder)
             if export is None:
                 return MovedSource(feast, name, (), None, "", problem="it names neither files nor a table")
             self._moved.exports.append(export)
+            why = "files are read here; export its rows first"
+            if export.system in READ_BY_DRIVER:
+                why += ", or declare a DatabaseSource, which reads it by its driver (docs/sources.md)"
             self._moved.differs(
-                name, "source", f"{export.system}, read where it is", f"{folder}/*.parquet",
-                "files are read here; export its rows first",
+                name, "source", f"{export.system}, read where it is", f"{folder}/*.parquet", why
             )  # fmt: skip
-            problem = None if feast.event_time else "it names no timestamp_field, and its rows are not at hand"
-            return MovedSource(feast, name, (folder,), None, feast.column(feast.event_time), problem=problem)
+            return self._unseen(feast, name, folder)
+        if is_url(path):
+            endpoint = feast.places.get("s3_endpoint_override", "")
+            self._moved.differs(
+                name, "source", f"{path}, read with what the source and Feast's machine say", "read there, not looked at now",
+                "account, endpoint and credentials are what the environment says"
+                f"{f': AWS_ENDPOINT_URL_S3={endpoint}' if endpoint else ''}; it takes the extra object-stores (docs/sources.md)",
+            )  # fmt: skip
+            return self._unseen(feast, name, path)
         return self._of_files(feast, name, path)
 
-    def _local_path(self, feast: FeastSource) -> str | None:
-        """The path of files that can be read here; None where there is none such."""
-        path = feast.places.get("path", "")
-        form = " ".join(feast.places.get(word, "") for word in ("file_format", "reader_type")).lower()
+    def _unseen(self, feast: FeastSource, name: str, path: str) -> MovedSource:
+        """A source whose rows nobody looks at now."""
+        problem = None if feast.event_time else "it names no timestamp_field, and its rows are not at hand"
+        return MovedSource(feast, name, (path,), None, feast.column(feast.event_time), problem=problem)
+
+    def _readable_path(self, feast: FeastSource) -> str | None:
+        """The path, or the URL, of files that can be read here; None where there is none such."""
+        path, form = feast.places.get("path", ""), _form(feast)
         if feast.kind in READ_AS_FILES:
-            is_parquet = "parquet" in form or path.endswith(".parquet")
-            return path if path and is_parquet and "://" not in path else None
-        if feast.kind != "FileSource" or not path or export_of(feast, "", "") is not None:
+            if "parquet" not in form and "delta" not in form and not path.endswith(".parquet"):
+                return None
+        elif feast.kind != "FileSource":
             return None
-        return path.removeprefix("file://")
+        stored = in_store(path)
+        if stored is not None:
+            return stored
+        path = path.removeprefix("file://")
+        return path if path and "://" not in path else None
 
     def _of_files(self, feast: FeastSource, name: str, path: str) -> MovedSource:
         there = Path(os.path.abspath(self._repo / Path(path).expanduser()))  # noqa: PTH100 - Path.resolve would follow links
         written = self._written(path, there)
         event_time, created = feast.column(feast.event_time), feast.column(feast.created)
-        data = read_source_data([there], event_time=event_time, created=created)
+        is_delta = "delta" in _form(feast)
+        data = read_source_data(there, event_time=event_time, created=created, is_delta=is_delta)
         if data.problem is not None:
             self._moved.differs(
                 name, "no data", path, written, f"its files cannot be read now: {data.problem}{self._same_name(path)}"
@@ -113,7 +137,7 @@ class MoveSources:
             if len(times) != 1:
                 return MovedSource(feast, name, (written,), data, "", problem=_no_time(times))
             event_time = times[0]
-            data = read_source_data([there], event_time=event_time, created=created)
+            data = read_source_data(there, event_time=event_time, created=created, is_delta=is_delta)
         return MovedSource(feast, name, (written,), data, event_time, problem=_time_problem(data, event_time))
 
     def _same_name(self, path: str) -> str:
@@ -136,8 +160,9 @@ class MoveSources:
         feast, data = source.feast, source.data
         path = source.paths[0] if len(source.paths) == 1 else list(source.paths)
         own = name or source.name
-        self.located[own] = os.path.normpath(self._out / source.paths[0])
-        call = DeclarationCall("ParquetSource", (own, path), {"event_time": source.event_time})
+        if not is_url(source.paths[0]):
+            self.located[own] = os.path.normpath(self._out / source.paths[0])
+        call = DeclarationCall(source.form, (own, path), {"event_time": source.event_time})
         raw = source.raw(source.event_time)
         if raw == "DATE":
             call = call.with_keywords(date="start")
@@ -192,6 +217,11 @@ class MoveSources:
                 source.name, "rows without time", "kept, and never chosen", "never visible, and counted",
                 f"{data.without_time:,} of {data.rows:,} rows have no {source.event_time}",
             )  # fmt: skip
+
+
+def _form(feast: FeastSource) -> str:
+    """What is said of the form of its files, in small letters."""
+    return " ".join(feast.places.get(word, "") for word in ("file_format", "table_format", "reader_type")).lower()
 
 
 def _own_name(feast: FeastSource) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from featurestore.clock import to_datetime
+from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.durations import parse_duration, show_duration
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError
@@ -66,22 +67,24 @@ class SourceData:
     created: CreatedColumn | None = None
 
 
-def read_source_data(paths: Sequence[Path], *, event_time: str, created: str) -> SourceData:
-    """Look at the files of a source. event_time, created: columns of theirs; "" where none is named."""
+def read_source_data(path: Path, *, event_time: str, created: str, is_delta: bool = False) -> SourceData:
+    """Look at the files of a source. event_time, created: columns of theirs; "" where none is named. is_delta: whether it is a
+    Delta Lake table."""
     offline = Offline(Path("/"))
     try:
-        source = ParquetSource("looked_at", [str(path) for path in paths], event_time=None)
+        form = DeltaSource if is_delta else ParquetSource
+        source = form("looked_at", str(path), event_time=None)
         with offline.session() as session:
             return _looked(session, source, event_time=event_time, created=created)
     except FeatureStoreError as error:
-        return SourceData(problem=str(error).removeprefix("ParquetSource 'looked_at'").lstrip(": ").removesuffix(" ()"))
+        return SourceData(problem=re.sub(r"^\w+ 'looked_at'", "", str(error)).lstrip(": ").removesuffix(" ()"))
     except duckdb.Error as error:
         return SourceData(problem=engine_words(error))
     finally:
         offline.close()
 
 
-def _looked(session: Session, source: ParquetSource, *, event_time: str, created: str) -> SourceData:
+def _looked(session: Session, source: ParquetSource | DeltaSource, *, event_time: str, created: str) -> SourceData:
     columns = session.columns(source)
     relation = session.scan(source).relation
     query = session.connection.execute
@@ -101,7 +104,7 @@ def _looked(session: Session, source: ParquetSource, *, event_time: str, created
     )  # fmt: skip
 
 
-def _instant(source: ParquetSource, name: str, columns: RawColumns) -> str | None:
+def _instant(source: ParquetSource | DeltaSource, name: str, columns: RawColumns) -> str | None:
     """BIGINT µs of a column of instants or days, which begin them; None where it is none."""
     raw = columns.get(name)
     if raw not in {*NAIVE, *ZONED, "DATE"} or raw is None:

@@ -497,6 +497,17 @@ def test_a_view_that_cannot_be_is_refused_by_name(repository: Repository, more: 
     assert why in reasons(moved, "feature view")["stats"]
 
 
+def test_a_name_that_is_declared_twice_is_refused_where_it_differs(repository: Repository) -> None:
+    """The first counts. A module that is imported under two names declares the same twice, which is one."""
+    rows(repository.feast)
+    stats = view("stats", {"trips": "Int64"}, "driver", where="a.py", batch=source(where="a.py"))
+    same = {**stats, "where": "b.py", "batch": source(where="b.py")}
+    other = view("stats", {"rate": "Float32"}, "driver", where="c.py")
+    moved = repository.move(entities=[entity("driver")], views=[stats, same, other])
+    assert [(one.name, one.why) for one in moved.refused] == [("stats", "another of that name is declared in a.py")]
+    assert 'features=["trips"]' in repository.definitions
+
+
 def test_labels_and_files_that_do_not_load_are_refused_by_name(repository: Repository) -> None:
     moved = repository.move(
         labels=[{"name": "quality"}],
@@ -520,9 +531,7 @@ def test_labels_and_files_that_do_not_load_are_refused_by_name(repository: Repos
         ("PostgreSQLSource", {"query": "SELECT * FROM t"}, "postgres_query('pg', 'SELECT * FROM t')"),
         ("ClickhouseSource", {"table": "t"}, "SELECT * FROM t INTO OUTFILE 'data/rows/rows.parquet' FORMAT Parquet"),
         ("MongoDBSource", {"collection_name": "t"}, "pull_all_from_table_or_query"),
-        ("FileSource", {"path": "s3://bucket/rows"}, "aws s3 cp --recursive s3://bucket/rows data/rows/"),
-        ("FileSource", {"path": "gs://bucket/rows"}, "gcloud storage cp --recursive gs://bucket/rows data/rows/"),
-        ("FileSource", {"path": "data/rows", "file_format": "DeltaFormat"}, "delta_scan('data/rows')"),
+        ("FileSource", {"path": "hdfs://there/rows"}, "# copy the files of hdfs://there/rows into data/rows/"),
     ],
 )  # fmt: skip
 def test_rows_elsewhere_are_to_be_exported_and_the_source_is_over_the_export(
@@ -536,9 +545,41 @@ def test_rows_elsewhere_are_to_be_exported_and_the_source_is_over_the_export(
     )
     assert moved.refused == []
     assert said in moved.exports[0].commands
+    (told,) = [one for one in moved.differences if one.about == "rows" and one.matter == "source"]
+    assert ("DatabaseSource" in told.why) is (
+        kind in {"BigQuerySource", "SnowflakeSource", "RedshiftSource", "PostgreSQLSource"}
+    )
     rows(repository.out, "data/rows/part.parquet")
     with repository.opened() as store:
         assert store.snapshot("stats", at=hours(3)).to_pandas()["stats__trips"].to_list() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("kind", "places", "declared"),
+    [
+        ("FileSource", {"path": "s3://bucket/rows"}, 'ParquetSource("rows", "s3://bucket/rows"'),
+        ("FileSource", {"path": "s3a://bucket/*/rows.parquet"}, 'ParquetSource("rows", "s3://bucket/*/rows.parquet"'),
+        ("FileSource", {"path": "gcs://bucket/rows", "file_format": "ParquetFormat"}, 'ParquetSource("rows", "gs://bucket/rows"'),
+        ("FileSource", {"path": "s3://b/t", "file_format": "DeltaFormat"}, 'DeltaSource("rows", "s3://b/t"'),
+        ("SparkSource", {"path": "s3a://b/x", "file_format": "parquet"}, 'ParquetSource("rows", "s3://b/x"'),
+        ("SparkSource", {"path": "gs://b/x", "file_format": "delta"}, 'DeltaSource("rows", "gs://b/x"'),
+    ],
+)  # fmt: skip
+def test_files_in_an_object_store_are_read_where_they_lie(
+    repository: Repository, kind: str, places: dict[str, str], declared: str
+) -> None:
+    """Nobody asks the store while they are moved; the endpoint that Feast was told is told."""
+    stored = {"path": places["path"], **places, "s3_endpoint_override": "http://minio:9000"}
+    far = {"name": "rows", "kind": kind, "places": stored, "event_time": "at"}
+    moved = repository.move(
+        entities=[entity("driver", of="INT64")], views=[view("stats", {"trips": "Int64"}, "driver", batch=far)]
+    )
+    assert (moved.refused, moved.exports) == ([], [])
+    assert declared in repository.definitions
+    (told,) = [one for one in moved.differences if one.about == "rows" and one.matter == "source"]
+    assert "AWS_ENDPOINT_URL_S3=http://minio:9000" in told.why
+    with repository.opened() as store:
+        assert store.catalog.views["stats"].source.name == "rows"
 
 
 @pytest.mark.parametrize("path", ["data/rows.parquet", "data", "data/*.parquet", "file://{feast}/data/rows.parquet"])

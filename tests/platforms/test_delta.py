@@ -32,6 +32,7 @@ from featurestore import (
 from featurestore.errors import DeclarationError, SourceError
 from featurestore.sources.tables import delta_tables
 from featurestore.types import Bool, Date, Decimal, Float64, Int64, String, Timestamp
+from tests.migrate.feast_records import Repository, entity, matters, view
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
@@ -522,3 +523,20 @@ def test_what_is_not_read_is_refused_by_name(store: FeatureStore, tmp_path: Path
             source(tmp_path, **said)
     with pytest.raises(DeclarationError, match="a table lies in one folder"):
         DeltaSource("orders", ["a", "b"], event_time="at")  # type: ignore[arg-type]
+
+
+def test_a_table_of_feasts_is_moved_as_one(tmp_path: Path) -> None:
+    """Looked at as files are: types of keys and when rows were created are those of the table's newest version."""
+    repository = Repository(tmp_path)
+    write_deltalake(str(repository.feast / "lake"), FIRST)
+    write_deltalake(str(repository.feast / "lake"), FIRST, mode="overwrite")
+    places = {"path": "lake", "file_format": "DeltaFormat"}
+    stored = {"name": "rows", "kind": "FileSource", "places": places, "event_time": "at"}
+    declared = view("spent", {"amount": "Int32"}, "user", batch=stored, ttl_seconds=None)
+    moved = repository.move(entities=[entity("user", "user", of="INT64")], views=[declared])
+    assert (moved.refused, moved.exports) == ([], [])
+    assert 'DeltaSource("rows", "../feast/lake", event_time="at")' in repository.definitions
+    assert matters(moved, "user")["key type"] == "String"
+    with repository.opened() as store:
+        frame = store.snapshot("spent", at=SPINE_AT).to_pandas()
+        assert dict(zip(frame["user"], frame["spent__amount"], strict=True)) == {"ann": 3, "ben": 2}

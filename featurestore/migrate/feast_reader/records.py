@@ -8,7 +8,7 @@ from typing import Any
 
 TEXTS = (
     "path", "table", "query", "database", "schema", "catalog", "data_source", "topic", "file_format", "table_format",
-    "collection_name", "namespace", "scope", "reader_type",
+    "collection_name", "namespace", "scope", "reader_type", "s3_endpoint_override",
 )  # fmt: skip
 """Attributes of a source, or of its options, that say where its rows lie."""
 
