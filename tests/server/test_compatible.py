@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import pytest
 
-from featurestore import FeatureStore
+from featurestore import Entity, FeatureStore, FeatureView, PushSource
 from featurestore.access.api_keys import create_key
 from featurestore.errors import ConfigError
 from featurestore.server import create_app
 from featurestore.server.compatible.chosen import ROUTES
 from featurestore.server.compatible.values import from_text
 from featurestore.settings import Platform
-from featurestore.types import Decimal, FeatureType, Float32, Float64, Int64, Timestamp, from_json
+from featurestore.types import Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp, from_json
 from tests.cli.test_commands import run
 from tests.platforms.shop import opened
 from tests.server.test_http import serving
@@ -76,6 +76,34 @@ def test_metrics_and_limits_are_those_of_the_server(store: FeatureStore) -> None
         assert 'featurestore_refusals_total{reason="lookup_rows"} 1.0' in told
         assert client.post("/serving-endpoints/users", json=ASKED).json()["type"] == "urn:featurestore:not-found"
         assert client.get(INVOCATIONS).status_code == 404
+
+
+def test_a_push_has_no_more_rows_than_the_server_takes(tmp_path: Path) -> None:
+    """Whichever platform's words it is in; nothing of it is kept."""
+    (tmp_path / "featurestore.toml").write_text('project = "few"\ndefinitions = []\n[server]\npush_rows = 3\n')
+    rows = PushSource("rows", schema={"k": String, "at": Timestamp, "v": Int64}, event_time="at", lateness="3650d")
+    view = FeatureView("view", entity=Entity("k", key={"k": String}), source=rows, features=["at", "v"])
+    at = "2026-03-01T11:30:00Z"
+    entry = {"dataKey": {"key": "z"}, "features": [{"name": "at", "value": {"stringValue": at}}]}
+
+    def asked(count: int) -> list[tuple[str, dict[str, Any]]]:
+        rows = {"k": ["z"] * count, "at": [at] * count}
+        times = {"k": ["z"] * count, "event_timestamp": [at] * count}
+        return [
+            (VERTEX + "view:directWrite", {"dataKeyAndFeatureValues": [entry] * count}),
+            ("/push", {"push_source_name": "rows", "df": rows}),
+            ("/write-to-online-store", {"feature_view_name": "view", "df": times}),
+        ]
+
+    with FeatureStore(tmp_path) as store:
+        store.apply([rows, view])
+        with serving(store, compatible=list(ROUTES)) as client:
+            for path, body in asked(4):
+                told = client.post(path, json=body)
+                assert (told.status_code, "more than 3 rows" in told.text) in {(400, True), (422, True)}, path
+            assert 'featurestore_refusals_total{reason="push_rows"} 3.0' in client.get("/metrics").text
+            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None
+            assert [client.post(path, json=body).status_code for path, body in asked(3)] == [200] * 3
 
 
 def test_a_web_page_may_not_ask_there_either(store: FeatureStore) -> None:

@@ -15,7 +15,7 @@ from featurestore.declare.push import PushSource
 from featurestore.semantics.status import Status
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
-from featurestore.server.compatible.values import check_rows, json_columns, read_object, text_of
+from featurestore.server.compatible.values import check_pushed_rows, check_rows, json_columns, read_object, text_of
 from featurestore.server.compatible.written_views import WrittenView, check_late, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
@@ -200,8 +200,7 @@ def _rows_of_view(view: WrittenView, df: Any, config: ServerConfig) -> list[Any]
 
 
 def _checked(rows: list[dict[str, Any]], types: Mapping[str, FeatureType], config: ServerConfig) -> list[Any]:
-    if len(rows) > config.push_rows:
-        raise LimitError("push_rows", f"The body has more than {config.push_rows} rows; send fewer at a time")
+    check_pushed_rows(len(rows), config)
     return [{name: _form(types.get(name), value) for name, value in row.items()} for row in rows]
 
 

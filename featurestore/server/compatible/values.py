@@ -56,6 +56,12 @@ def check_rows(count: int, config: ServerConfig) -> None:
         raise BadRequest("There must be one row at least")
 
 
+def check_pushed_rows(count: int, config: ServerConfig) -> None:
+    """LimitError where a push has so many rows."""
+    if count > config.push_rows:
+        raise LimitError("push_rows", f"The body has more than {config.push_rows} rows; send fewer at a time")
+
+
 def shown_names(result: OnlineResult, asked: str) -> list[str]:
     """The names of the columns: a service's own; of a view that was asked for by its name those of its features."""
     if result.service.name == asked:

@@ -16,7 +16,14 @@ from featurestore.errors import NotFoundError
 from featurestore.number_texts import whole_of
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
-from featurestore.server.compatible.values import column_types, key_rows, member, read_object, shown_names
+from featurestore.server.compatible.values import (
+    check_pushed_rows,
+    column_types,
+    key_rows,
+    member,
+    read_object,
+    shown_names,
+)
 from featurestore.server.compatible.written_views import WrittenView, check_late, readable, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
@@ -108,7 +115,9 @@ class _Views:
         entries = asked.get("dataKeyAndFeatureValues")
         if not isinstance(entries, list) or not entries:
             raise BadRequest("dataKeyAndFeatureValues must be a list of one at least")
-        rows, keys = zip(*(self._row(view, entry) for entry in entries), strict=True)
+        check_pushed_rows(len(entries), self._hot.config)
+        told = await call.room.beside(lambda: [self._row(view, entry) for entry in entries])
+        rows, keys = zip(*told, strict=True)
         check_late(await self._hot.pushed(lambda *_: (view.source.name, list(rows)), call, body))
         return HttpAnswer(
             200, JSON, [orjson.dumps({"status": {}, "writeResponses": [{"dataKey": key} for key in keys]})]
