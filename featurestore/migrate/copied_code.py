@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class UncopiedError(ValueError):
 class CopiedModule:
     """The copied parts of one of the user's modules, each once, in their order there.
 
-    name: of the module that is written. text: of the user's module.
+    name: of the module that is written. source: what the user's is called. path: where it lies, None where nothing says it.
     """
 
     name: str
@@ -44,6 +44,12 @@ class CopiedModule:
     tree: ast.Module
     imports: dict[str, None] = field(default_factory=dict)
     parts: dict[int, str] = field(default_factory=dict)
+    path: Path | None = None
+
+    def take_over(self, other: CopiedModule) -> None:
+        """Have what was copied of the same module for another function, too."""
+        self.parts.update(other.parts)
+        self.imports.update(other.imports)
 
     def text(self) -> str:
         """The module."""
@@ -68,6 +74,11 @@ class CopiedModule:
         return text + "\n"
 
 
+FindModule = Callable[[CopiedModule, str, int], tuple[CopiedModule, str] | None]
+"""The user's module that a module of theirs imports from, by its name and the number of dots before it, as copied so far, and its text;
+None where it is none of theirs."""
+
+
 WIDE = ("def ", "async ", "class ", "@")
 """Begins a part of a module with two empty lines before and after it."""
 
@@ -81,8 +92,11 @@ def parsed(path: Path) -> tuple[str, ast.Module]:
         raise UncopiedError(f"{path.name} cannot be read: {error}") from None
 
 
-def copy_function(module: CopiedModule, text: str, name: str, line: int | None) -> None:
-    """Copy a function that is at the top of a module, with all that it needs of it. text: the user's module."""
+def copy_function(
+    module: CopiedModule, text: str, name: str, line: int | None, *, find: FindModule | None = None
+) -> None:
+    """Copy a function that is at the top of a module, with all that it needs of it, and of other modules of the user's. text: the
+    user's module."""
     found = next(
         (
             node
@@ -95,12 +109,12 @@ def copy_function(module: CopiedModule, text: str, name: str, line: int | None) 
     )
     if found is None:
         raise UncopiedError(f"'{name}' is not a function at the top of its module, whose code alone can be copied")
-    _Copier(module, text).take(found)
+    _Copier(module, text, find).take(found)
 
 
 class _Copier:
-    def __init__(self, module: CopiedModule, text: str) -> None:
-        self._module, self._lines = module, text.splitlines()
+    def __init__(self, module: CopiedModule, text: str, find: FindModule | None = None) -> None:
+        self._module, self._lines, self._find = module, text.splitlines(), find
         self._bound: dict[str, list[ast.stmt]] = {}
         for node in _statements(module.tree.body):
             for name in _binds(node):
@@ -136,15 +150,27 @@ class _Copier:
     def _import_from(self, node: ast.ImportFrom, name: str) -> None:
         module = "." * node.level + (node.module or "")
         _refuse_feast(module, name)
-        if node.level:
+        other = None if self._find is None else self._find(self._module, node.module or "", node.level)
+        if node.level and other is None:
             raise UncopiedError(
                 f"it uses '{name}', which another module of the repository declares ({module}); move it beside the function"
             )
+        where = module if other is None else other[0].name
         for alias in node.names:
             if (alias.asname or alias.name) == name:
-                self._module.imports[
-                    f"from {module} import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
-                ] = None
+                line = f"from {where} import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+                is_new = line not in self._module.imports
+                self._module.imports[line] = None
+                if other is not None and is_new:
+                    _Copier(*other, self._find).take_named(alias.name)
+
+    def take_named(self, name: str) -> None:
+        """Copy what a name of the module stands for."""
+        if name not in self._bound:
+            raise UncopiedError(
+                f"it uses '{name}', which stands at the top of {self._module.source} under no such name"
+            )
+        self._need(name)
 
     def _text(self, node: ast.stmt) -> str:
         """A statement as it is written there; a function without the decorators of Feast's, and with its imports at the top."""

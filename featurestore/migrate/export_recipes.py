@@ -46,19 +46,24 @@ SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 """Other words for the schemes of object stores."""
 
 
+def _query(source: FeastSource) -> str:
+    """The query that Feast reads, "" where it reads a table: of one that names both BigQuery's reads the query, all others the table."""
+    query = source.places.get("query", "").strip().rstrip(";")
+    return query if source.kind == "BigQuerySource" or not source.places.get("table") else ""
+
+
 def _rows(source: FeastSource) -> str:
     """What is selected from: a query in brackets, or a table with what it lies in."""
-    places = source.places
-    if places.get("query"):
-        return f"({places['query'].strip().rstrip(';')})"
+    places, query = source.places, _query(source)
+    if query:
+        return f"({query})"
     parts = [places[word] for word in ("catalog", "database", "schema", "table") if places.get(word)]
     table = places.get("table", "")
     return table if "." in table else ".".join(parts) or source.name
 
 
 def _selected(source: FeastSource) -> str:
-    query = source.places.get("query")
-    return query.strip().rstrip(";") if query else f"SELECT * FROM {_rows(source)}"
+    return _query(source) or f"SELECT * FROM {_rows(source)}"
 
 
 def _bigquery(source: FeastSource, folder: str) -> str:
@@ -93,9 +98,9 @@ def _trino(source: FeastSource, folder: str) -> str:
 
 
 def _spark(source: FeastSource, folder: str) -> str:
-    places = source.places
-    if places.get("query"):
-        rows = f"spark.sql({_one_line(places['query'])!r})"
+    places, query = source.places, _query(source)
+    if query:
+        rows = f"spark.sql({_one_line(query)!r})"
     elif places.get("table"):
         rows = f"spark.table({places['table']!r})"
     else:

@@ -122,14 +122,14 @@ class FeastCode(_Record):
 
 
 class FeastOnDemand(FeastNamed):
-    """A view that a function computes. mode: "pandas", "python", … written: whether its values are stored online."""
+    """A view that a function computes. mode: "pandas", "python", … stored: whether its values are stored online."""
 
     fields: tuple[FeastField, ...] = ()
     inputs: tuple[FeastProjection, ...] = ()
     requests: tuple[FeastRequest, ...] = ()
     mode: str = "pandas"
     singleton: bool = False
-    written: bool = False
+    stored: bool = False
     aggregations: tuple[FeastAggregation, ...] = ()
     code: FeastCode = FeastCode()
 

@@ -74,17 +74,18 @@ class MoveFunctions:
     """Moves on-demand views into the file of definitions.
 
     features: the types of features, by view and name in Feast, where they are known. inputs: names of keys and request values,
-    which no feature may have.
+    which no feature may have. roots: the folders from which the repository's modules are imported.
     """
 
     def __init__(
         self, moved: MoveResult, file: DefinitionFile,
-        *, features: Mapping[tuple[str, str], FeatureType], inputs: Iterable[str],
+        *, features: Mapping[tuple[str, str], FeatureType], inputs: Iterable[str], roots: Sequence[Path],
     ) -> None:  # fmt: skip
         self._moved, self._file, self._types = moved, file, features
         self._names = Names(column=True, prefix="f")
         self._names.reserve(inputs)
         self._requests = Names(column=True, prefix="r")
+        self._roots = roots
         self._modules: dict[str, CopiedModule] = {}
         self._module_names = Names(prefix="m")
         self._module_names.of(FRAMES)
@@ -104,7 +105,8 @@ class MoveFunctions:
             raise UncopiedError("it aggregates rows when it is asked; a fold of a view does")
         if view.mode not in {"pandas", "python"}:
             raise UncopiedError(f"its mode is '{view.mode}'; functions of Python alone run here")
-        own, function = self._copied(view)
+        copied, function = self._copied(view)
+        own = copied[view.code.file or ""]
         words, by_name = mentioned(own, function)
         wrapped = self._wrapped(view, words, by_name=by_name)
         called = f"{own.name}.{function}"
@@ -115,17 +117,16 @@ class MoveFunctions:
             of = String if said.as_json or said.of is None else Float64 if said.of == Float32 else said.of
             name = self._output_name(view, output.name)
             statement = self._statement(view, wrapped, output.name, name, of, called=called)
-            self._file.bind(statement.variable, self._checked(statement, wrapped, own))
+            self._file.bind(statement.variable, self._checked(statement, wrapped, own, copied.values()))
             written.append(statement)
             features[output.name] = name
             if said.of == Float32:
                 self._moved.differs(
                     name, "type", "Float32", "Float64", "nothing is rounded: what a function returns is Float64"
                 )
-        module = self._modules[view.code.file or ""]
-        module.parts.update(own.parts)
-        module.imports.update(own.imports)
-        self._moved.modules[f"{own.name}.py"] = module.text()
+        for place, one in copied.items():
+            self._modules[place].take_over(one)
+            self._moved.modules[f"{one.name}.py"] = self._modules[place].text()
         if view.mode == "pandas":
             self._moved.modules[f"{FRAMES}.py"] = FRAMES_TEXT
         self._file.add(written)
@@ -147,7 +148,7 @@ class MoveFunctions:
                 view.name, "rows at once", "a function is given lists of all rows", "lists of one row",
                 "a value hangs on its own row alone",
             )  # fmt: skip
-        if view.written:
+        if view.stored:
             self._moved.differs(
                 view.name, "write_to_online_store", "computed when written, and stored", "computed at each lookup",
                 "training and serving run the same code",
@@ -155,19 +156,43 @@ class MoveFunctions:
 
     # --- the user's function ---------------------------------------------------------------------
 
-    def _copied(self, view: FeastOnDemand) -> tuple[CopiedModule, str]:
-        """The function's module, with nothing but what it needs, and its name."""
+    def _copied(self, view: FeastOnDemand) -> tuple[dict[str, CopiedModule], str]:
+        """The function's module and those of the user's that it imports from, with nothing but what it needs, and its name."""
         code = view.code
         if code.file is None or code.name is None:
             known = self._module("", "registry", "the registry", ast.parse(""))
             module = CopiedModule(known.name, known.source, known.tree)
-            return module, copy_text(module, code.text)
-        path = Path(code.file)
+            return {"": module}, copy_text(module, code.text)
+        copied: dict[str, CopiedModule] = {}
+
+        def find(importing: CopiedModule, name: str, level: int) -> tuple[CopiedModule, str] | None:
+            path = self._imported(importing, name, level)
+            return None if path is None else self._parsed(copied, str(path))
+
+        module, source = self._parsed(copied, code.file)
+        copy_function(module, source, code.name, code.line, find=find)
+        return copied, code.name
+
+    def _parsed(self, copied: dict[str, CopiedModule], place: str) -> tuple[CopiedModule, str]:
+        """A module of the user's as copied for one function, and its text."""
+        path = Path(place)
         source, tree = parsed(path)
-        known = self._module(code.file, path.stem, path.name, tree)
-        module = CopiedModule(known.name, known.source, tree)
-        copy_function(module, source, code.name, code.line)
-        return module, code.name
+        stem = path.parent.name if path.stem == "__init__" else path.stem
+        known = self._module(place, stem, path.name, tree)
+        return copied.setdefault(place, CopiedModule(known.name, known.source, tree, path=path)), source
+
+    def _imported(self, importing: CopiedModule, name: str, level: int) -> Path | None:
+        """The file that a module of the user's imports from; None where it is none of the repository's."""
+        parts = name.split(".") if name else []
+        folders: Sequence[Path] = self._roots
+        if level:
+            folders = [] if importing.path is None else [importing.path.parents[level - 1]]
+        for folder in folders:
+            there = folder.joinpath(*parts)
+            for path in (there / "__init__.py", *([there.with_suffix(".py")] if parts else [])):
+                if path.is_file():
+                    return path
+        return None
 
     def _module(self, place: str, stem: str, source: str, tree: ast.Module) -> CopiedModule:
         """What is copied of a module of the user's, so far."""
@@ -293,7 +318,9 @@ class MoveFunctions:
         lists = {name: [value] for name, value in frame.items()}
         return [f"    inputs = {text(lists, indent=4, used=9)}", f"    return {called}(inputs)[{quoted(output)}][0]"]
 
-    def _checked(self, statement: DefinitionStatement, wrapped: _Wrapped, own: CopiedModule) -> OnDemand:
+    def _checked(
+        self, statement: DefinitionStatement, wrapped: _Wrapped, own: CopiedModule, copied: Iterable[CopiedModule]
+    ) -> OnDemand:
         """What a statement declares; UncopiedError where the function is none that can be declared: it reads a clock, or imports what is not installed."""
         given: dict[str, FeatureType] = {}
         for parameter, _ in wrapped.inputs.values():
@@ -311,7 +338,8 @@ class MoveFunctions:
         body = statement.lines.split("\ndef ", 1)[1]
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder).resolve()
-            (root / f"{own.name}.py").write_text(own.text(), encoding="utf-8")
+            for one in copied:
+                (root / f"{one.name}.py").write_text(one.text(), encoding="utf-8")
             (root / f"{FRAMES}.py").write_text(FRAMES_TEXT, encoding="utf-8")
             file = root / "definitions.py"
             file.write_text("\n".join([*head, "", f"@{text(call)}", f"def {body}"]) + "\n", encoding="utf-8")

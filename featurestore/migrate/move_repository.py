@@ -306,7 +306,8 @@ class _Move:
             value.name for view in self._objects.on_demand for request in view.requests for value in request.fields
         }
         inputs = {*self._keys.columns.given.values(), *requests}
-        functions = MoveFunctions(self._moved, self._file, features=types, inputs=inputs)
+        roots = list(dict.fromkeys((self._options.repo.resolve(), self._options.root.resolve())))
+        functions = MoveFunctions(self._moved, self._file, features=types, inputs=inputs, roots=roots)
         functions.move(self._once("on-demand feature view", self._objects.on_demand))
 
     def _services(self) -> MoveServices:

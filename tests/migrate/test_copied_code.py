@@ -217,7 +217,7 @@ def test_a_function_over_dicts_is_given_lists_of_one_or_scalars(repository: Repo
     take = 'inputs["trips"] * 2' if singleton else '[x * 2 for x in inputs["trips"]]'
     file = repository.feast / "features.py"
     file.write_text(f'def twice(inputs):\n    return {{"double": {take}}}\n')
-    twice = on_demand(file, "twice", 1, mode="python", outputs={"double": "Int64"}, singleton=singleton, written=True)
+    twice = on_demand(file, "twice", 1, mode="python", outputs={"double": "Int64"}, singleton=singleton, stored=True)
     moved = move(repository, twice)
     assert moved.refused == []
     assert matters(moved, "twice")["write_to_online_store"] == "computed at each lookup"
@@ -297,6 +297,53 @@ def test_floats_are_float64_since_nothing_is_rounded(repository: Repository) -> 
     with repository.opened() as store:
         spine = pd.DataFrame({"driver_id": [1], "extra": [1], "event_timestamp": [hours(0)]})
         assert store.get_historical_features(spine, ["third"]).to_pandas()["third"].to_list() == [1 / 3]
+
+
+def test_what_other_modules_of_the_repository_declare_comes_along(repository: Repository) -> None:
+    """By an absolute import or a relative one, through another module, and with what it needs there; no more than that."""
+    texts = {
+        "lib/__init__.py": "from lib.scales import scale as scaled\nimport not_there_at_all\n",
+        "lib/scales.py": "from lib import units\nfrom .deep.units import TEN\nimport math\n\n\ndef scale(x):\n    return math.floor(x * TEN)\n\n\nOTHER = 3\n",
+        "lib/deep/__init__.py": "",
+        "lib/deep/units.py": "ONE = 1\nTEN = ONE * 10\n",
+        "lib/mine.py": "from lib import scaled\nfrom . import scaled as again\n\n\ndef f(inputs):\n    return {'y': scaled(inputs['x']) + again(1)}\n",
+    }
+    for name, text in texts.items():
+        (repository.feast / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository.feast / name).write_text(text)
+    code = {"name": "f", "file": str(repository.feast / "lib/mine.py"), "line": 5, "text": ""}
+    asked = [{"name": "asked", "fields": fields(x="Float64")}]
+    view_of_f = {
+        "name": "f", "kind": "OnDemandFeatureView", "fields": fields(y="Int64"), "requests": asked, "mode": "python",
+        "singleton": True, "code": code,
+    }  # fmt: skip
+    moved = repository.move(on_demand=[view_of_f])
+    assert reasons(moved) == {}
+    assert {*moved.modules} == {"feast_mine.py", "feast_lib.py", "feast_scales.py", "feast_units.py"}
+    assert "OTHER" not in moved.modules["feast_scales.py"]
+    assert "not_there" not in moved.modules["feast_lib.py"]
+    with repository.opened() as store:
+        assert store.catalog.on_demand["y"](2.5) == 35
+
+
+def test_a_helper_that_is_not_where_it_is_imported_from_is_told(repository: Repository) -> None:
+    (repository.feast / "helpers.py").write_text("from helpers import *\n")
+    (repository.feast / "mine.py").write_text(
+        "from helpers import gone\n\n\ndef f(inputs):\n    return {'y': gone()}\n"
+    )
+    code = {"name": "f", "file": str(repository.feast / "mine.py"), "line": 4, "text": ""}
+    asked = [{"name": "asked", "fields": fields(x="Float64")}]
+    one = {
+        "name": "f",
+        "kind": "OnDemandFeatureView",
+        "fields": fields(y="Int64"),
+        "requests": asked,
+        "mode": "python",
+        "code": code,
+    }
+    assert reasons(repository.move(on_demand=[one])) == {
+        "f": "it uses 'gone', which stands at the top of helpers.py under no such name"
+    }
 
 
 def test_files_of_one_name_in_two_folders_are_two_modules(repository: Repository) -> None:

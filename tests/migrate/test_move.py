@@ -522,6 +522,10 @@ def test_labels_and_files_that_do_not_load_are_refused_by_name(repository: Repos
     [
         ("BigQuerySource", {"table": "shop.raw.rides"}, "EXPORT DATA OPTIONS (uri='gs://BUCKET/data/rows/*.parquet'"),
         ("BigQuerySource", {"query": "SELECT *\nFROM rides;"}, "AS SELECT * FROM rides"),
+        ("BigQuerySource", {"query": "SELECT 1 AS x", "table": "t"}, "AS SELECT 1 AS x"),
+        ("SnowflakeSource", {"query": "SELECT 1 AS x", "table": "T"}, "FROM (SELECT * FROM T) FILE_FORMAT"),
+        ("PostgreSQLSource", {"query": "SELECT 1 AS x", "table": "t"}, "postgres_query('pg', 'SELECT * FROM t')"),
+        ("SparkSource", {"query": "SELECT 1 AS x", "table": "d.t"}, "spark.table('d.t').write"),
         ("SnowflakeSource", {"database": "D", "schema": "S", "table": "T"}, "FROM (SELECT * FROM D.S.T) FILE_FORMAT"),
         ("RedshiftSource", {"query": "SELECT 'x'"}, "UNLOAD ('SELECT ''x''') TO 's3://BUCKET/data/rows/'"),
         ("AthenaSource", {"database": "d", "table": "t"}, "UNLOAD (SELECT * FROM d.t)"),

@@ -107,7 +107,7 @@ class Records:
             "requests": [{"name": one.name, "fields": _fields(getattr(one, "schema", None))} for one in requests],
             "mode": str(getattr(item, "mode", None) or "pandas"),
             "singleton": bool(getattr(item, "singleton", False)),
-            "written": bool(getattr(item, "write_to_online_store", False)),
+            "stored": bool(getattr(item, "write_to_online_store", False)),
             "aggregations": [_aggregation(one) for one in getattr(item, "aggregations", None) or []],
             "code": _code(item),
         }
