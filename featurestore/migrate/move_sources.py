@@ -94,7 +94,7 @@ class MoveSources:
         if is_url(path):
             endpoint = feast.places.get("s3_endpoint_override", "")
             self._moved.differs(
-                name, "source", f"{path}, read with what the source and Feast's machine say", "read there, not looked at now",
+                name, "source", path, "the same, not looked at now",
                 "account, endpoint and credentials are what the environment says"
                 f"{f': AWS_ENDPOINT_URL_S3={endpoint}' if endpoint else ''}; it takes the extra object-stores (docs/sources.md)",
             )  # fmt: skip
