@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pytest
 
-from featurestore import Entity, FeatureStore, FeatureView, PushSource
+from featurestore import Entity, FeatureStore, FeatureView, Latest, PushSource
 from featurestore.access.api_keys import create_key
 from featurestore.errors import ConfigError
 from featurestore.server import create_app
@@ -208,6 +208,54 @@ def test_a_number_with_a_fraction_is_no_integer(store: FeatureStore) -> None:
             told = client.post(f"{VERTEX}cards:directWrite", json={"dataKeyAndFeatureValues": entries})
             assert told.status_code == 400
             assert "it is no integer" in told.text
+
+
+def test_a_value_that_is_given_twice_is_one_value(tmp_path: Path) -> None:
+    """Under two names of a column, or the key's: whoever means two is told, and no record of another key is written."""
+    (tmp_path / "featurestore.toml").write_text('project = "twice"\ndefinitions = []\n')
+    rows = PushSource("rows", schema={"k": String, "at": Timestamp, "v": Int64}, event_time="at", lateness="3650d")
+    both = {"at": Latest("at"), "a": Latest("v"), "b": Latest("v")}
+    view = FeatureView("view", entity=Entity("k", key={"key": String}), source=rows, key={"key": "k"}, features=both)
+    at = "2026-03-01T11:30:00Z"
+
+    def direct(**features: dict[str, Any]) -> dict[str, Any]:
+        said = [
+            {"name": "at", "value": {"stringValue": at}},
+            *({"name": name, "value": value} for name, value in features.items()),
+        ]
+        return {"dataKeyAndFeatureValues": [{"dataKey": {"key": "mine"}, "features": said}]}
+
+    def framed(**columns: Any) -> dict[str, Any]:
+        df = {"key": ["mine"], "event_timestamp": [at], **{name: [value] for name, value in columns.items()}}
+        return {"feature_view_name": "view", "df": df}
+
+    split = {"dataframe_split": {"columns": ["key", "key"], "data": [["mine", "other"]]}}
+    refused = [
+        (VERTEX + "view:directWrite", direct(k={"stringValue": "other"})),
+        (VERTEX + "view:directWrite", direct(key={"stringValue": "other"})),
+        (VERTEX + "view:directWrite", direct(a={"int64Value": "1"}, b={"int64Value": "2"})),
+        ("/write-to-online-store", framed(k="other")),
+        ("/write-to-online-store", framed(a=1, b=2)),
+        ("/serving-endpoints/view/invocations", split),
+    ]
+    taken = [
+        (
+            VERTEX + "view:directWrite",
+            direct(key={"stringValue": "mine"}, a={"int64Value": "1"}, b={"int64Value": "1"}),
+        ),
+        ("/write-to-online-store", framed(k="mine", a=1, b=1, at="2026-03-01T10:00:00Z")),
+    ]
+    with FeatureStore(tmp_path) as store:
+        store.apply([rows, view])
+        with serving(store, compatible=list(ROUTES)) as client:
+            for path, body in refused:
+                told = client.post(path, json=body)
+                assert (told.status_code, "twice" in told.text) == (400, True), (path, body, told.text)
+            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None
+            for path, body in taken:
+                assert client.post(path, json=body).status_code == 200, path
+            found = store.get_online_features({"key": "mine"}, "view").to_dict()
+            assert (found["view__a"], found["view__b"]) == ([1], [1])
 
 
 def test_a_deletion_of_no_time_is_refused(store: FeatureStore) -> None:

@@ -5,6 +5,7 @@ An endpoint is a service, or a view; a row has the keys and request values that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -100,6 +101,8 @@ def _split(given: Any) -> list[Any]:
         raise BadRequest(f"Row {wrong} of dataframe_split has {len(data[wrong])} values for {len(columns)} columns")
     if not all(isinstance(name, str) for name in columns):
         raise BadRequest("The columns of dataframe_split must be text")
+    if twice := next((name for name, count in Counter(columns).items() if count > 1), None):
+        raise BadRequest(f"dataframe_split has column '{twice}' twice")
     return [dict(zip(columns, row, strict=True)) for row in data]
 
 

@@ -16,7 +16,7 @@ from featurestore.semantics.status import Status
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import check_pushed_rows, check_rows, json_columns, read_object, text_of
-from featurestore.server.compatible.written_views import WrittenView, check_late, written_view
+from featurestore.server.compatible.written_views import WrittenView, check_late, put, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError
@@ -190,12 +190,15 @@ def _rows_of_view(view: WrittenView, df: Any, config: ServerConfig) -> list[Any]
     """Rows of a view's source: the client names the features, and the times in its own words."""
     columns = {**view.columns, EVENT_TIME: view.source.event_time}
     given = {name: values for name, values in df.items() if name != CREATED} if isinstance(df, dict) else df
-    rows = [
-        {
-            columns.get(name, name): row[name] for name in sorted(row, key=EVENT_TIME.__eq__)
-        }  # which counts, whatever a feature says
-        for row in _transposed("df", given)
-    ]
+    rows = []
+    for told in _transposed("df", given):
+        row: dict[str, Any] = {}
+        for name, value in told.items():
+            if name != EVENT_TIME:
+                put(row, columns.get(name, name), value, name)
+        if EVENT_TIME in told:  # which counts, whatever a feature says
+            row[columns[EVENT_TIME]] = told[EVENT_TIME]
+        rows.append(row)
     return _checked(rows, view.source.columns, config)
 
 

@@ -24,7 +24,7 @@ from featurestore.server.compatible.values import (
     read_object,
     shown_names,
 )
-from featurestore.server.compatible.written_views import WrittenView, check_late, readable, written_view
+from featurestore.server.compatible.written_views import WrittenView, check_late, put, readable, written_view
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
 from featurestore.server.json_answers import instant, within
 from featurestore.server.problems import BadRequest, HttpAnswer
@@ -137,7 +137,7 @@ class _Views:
                 raise BadRequest(
                     f"View '{view.view.name}' has no feature '{name}' that can be written; it has {', '.join(view.columns)}"
                 )
-            row[column] = _form(view.source.columns[column], name, feature.get("value"))
+            put(row, column, _form(view.source.columns[column], name, feature.get("value")), name)
         return row, data_key
 
     async def view(self, call: HotCall, _: bytes) -> HttpAnswer:

@@ -4,7 +4,7 @@ source under the names of its features."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featurestore.access.principal import Principal
 from featurestore.declare.push import PushSource
@@ -22,6 +22,13 @@ class WrittenView(NamedTuple):
     view: ResolvedView
     source: PushSource
     columns: Mapping[str, str]
+
+
+def put(row: dict[str, Any], column: str, value: Any, name: str) -> None:
+    """Put a value into a row, under the name that a client gives it. BadRequest where the row has another for that column, as a key has."""
+    if column in row and repr(row[column]) != repr(value):
+        raise BadRequest(f"'{name}' is given twice, with different values: column '{column}' of the source has one")
+    row[column] = value
 
 
 def check_late(pushed: Pushed) -> None:
