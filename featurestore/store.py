@@ -106,6 +106,7 @@ from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts, whole_rows
+from featurestore.training.pinned import pinned_listing
 from featurestore.training.snapshot import TIMESTAMP, snapshot
 from featurestore.training.training_frame import TrainingFrame, described_frame, enter, journalled, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
@@ -293,7 +294,7 @@ class FeatureStore(BoundToProcess):
     # --- training ---------------------------------------------------------------------------
 
     @checked
-    def get_historical_features(
+    def get_historical_features(  # noqa: PLR0913 - each is a word of its own
         self,
         spine: Any,
         features: Any,
@@ -303,6 +304,7 @@ class FeatureStore(BoundToProcess):
         with_status: bool = False,
         with_event_time: bool = False,
         from_log: timedelta | str | None = None,
+        sources_as_in: Any = None,
     ) -> TrainingFrame:
         """The training frame of a spine: every row with the values that a lookup at its instant would have been served.
 
@@ -315,14 +317,21 @@ class FeatureStore(BoundToProcess):
         `<view>__event_time` with the time of the row that was chosen, null where nothing lies within the ttl. from_log: what
         was served and logged in place of that, where the service (for a list of features: one that gives them all) was asked for the row's
         keys and request values at its instant, or up to so long before ("0s": at the very instant); a column `values_from` says "log" or "query".
-        Raises SpineError, SourceError, OnDemandError, FingerprintError.
+        sources_as_in: the manifest of another frame (or what `load_manifest` takes), whose files are read, and of tables the versions
+        that it names, in place of those of now; SourceError where these are gone. With the same manifest as features, the same frame is
+        made again. Raises SpineError, SourceError, OnDemandError, FingerprintError, ManifestError.
         """
         is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
         if is_path or (is_features(spine) and not is_features(features)):
             raise SpineError("The spine comes first, and then the features: get_historical_features(spine, features)")
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
-        frame = get_historical_features(spine, service, self.offline, now=self._project.now(), options=options)
+        listing = (
+            None if sources_as_in is None else pinned_listing(service, self.offline, self.load_manifest(sources_as_in))
+        )
+        frame = get_historical_features(
+            spine, service, self.offline, now=self._project.now(), options=options, listing=listing
+        )
         logged = self._from_log(from_log, service, options)
         return self._journalled(frame if logged is None else logged.frame(frame), service)
 

@@ -55,6 +55,14 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             help="Take what was served at a row's instant, or up to so long before (0s: at it), where that is logged.",
         ),
     ] = None,
+    sources_as_in: Annotated[
+        str | None,
+        typer.Option(
+            "--sources-as-in",
+            metavar="FILE",
+            help="A training frame, or its manifest: read the files, and the versions of tables, that it was made of.",
+        ),
+    ] = None,
     estimate: Estimated = False,
     at: At = None,
     as_json: AsJson = False,
@@ -63,10 +71,16 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
 
     Example: featurestore historical data/spine.parquet order_model -o training.parquet
     Example: featurestore historical data/spine.parquet order_model -o training --part-rows 1000000
+    Example: featurestore historical data/spine.parquet order_model -o again.parquet --sources-as-in training.parquet
     Example: featurestore historical data/spine.parquet order_model -o training.parquet --estimate
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
+    if sources_as_in is not None and (estimate or part_rows is not None):
+        raise typer.BadParameter(
+            "it goes with neither --estimate nor --part-rows, which read sources as they are now",
+            param_hint="--sources-as-in",
+        )
     asked = one_or_all(features)
     options: dict[str, Any] = {
         "timestamp": timestamp, "timezone": timezone, "with_status": with_status, "with_event_time": with_event_time,
@@ -80,7 +94,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             written = store.historical_parts(output, spine, asked, part_rows=part_rows, from_log=from_log, **options)
             _print_parts(written, as_json=as_json)
             return
-        frame = store.get_historical_features(spine, asked, from_log=from_log, **options)
+        frame = store.get_historical_features(spine, asked, from_log=from_log, sources_as_in=sources_as_in, **options)
         path = frame.to_parquet(output)
     _print_written(path, frame.manifest, as_json=as_json)
 

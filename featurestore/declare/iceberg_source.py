@@ -51,6 +51,10 @@ class IcebergSource(FileSource):
         """A file may be without any column: it was written before the table had it."""
         return True
 
+    def pinned(self, state: int) -> Self:
+        """The same source, of whose table a snapshot is read, whichever branch it is of."""
+        return self.model_copy(update={"snapshot": state, "ref": None})
+
     @declares
     def __init__(
         self,

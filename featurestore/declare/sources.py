@@ -314,6 +314,10 @@ class FileSource(Source):
         """Whether a file may be without a column that others have; it is null in its rows."""
         return column in self.optional
 
+    def pinned(self, state: int) -> Self:
+        """The same source, of whose table a state is read, told as the option `PINNED_AS` tells it."""
+        return self.model_copy(update={self.PINNED_AS: state})
+
 
 class ParquetSource(FileSource):
     """Parquet files: a file, a glob, a directory, or a list of them.

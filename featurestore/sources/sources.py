@@ -145,9 +145,10 @@ class Sources:
         return file._replace(copy=copy)
 
     def _note_state(self, source: Source, files: tuple[SourceFile, ...], state: int) -> None:
-        if len(self._table_states) >= AGREED_SETS:
-            self._table_states.clear()
+        self._table_states.pop((source.name, files), None)
         self._table_states[source.name, files] = state
+        while len(self._table_states) > AGREED_SETS:  # the oldest, which nobody has just listed
+            self._table_states.pop(next(iter(self._table_states)), None)
 
     def _database(self, source: DatabaseSource) -> tuple[SourceFile, ...]:
         """The copies of a database's rows, those that came since among them."""

@@ -54,7 +54,8 @@ def get_historical_features(
         nonlocal reading
         if given is None and _changed(service, offline, reading):
             reading = listing_of(service, offline)
-        manifest["sources"], total = _sources(service, offline, reading), Counts()
+            manifest["sources"] = _sources(service, offline, reading)
+        total = Counts()
         for chunk in chunks_of(spine if pandas is None else pandas, zone=options.zone):
             with offline.session(files=reading) as session, session.reading():
                 block, counts = answer(session, chunk, service, now=now, options=options, from_pandas=pandas is not None,
