@@ -225,7 +225,7 @@ class MaterializeError(FeatureStoreError):
 
 
 class LogError(FeatureStoreError):
-    """A push log cannot be read or written; what was acknowledged before is still there."""
+    """A push log, or the serving log in an object store, cannot be read or written; what was acknowledged before is still there."""
 
 
 class LogBusyError(LogError):

@@ -140,6 +140,14 @@ class MaterializeConfig(Table):
     ] = 1_000_000
 
 
+def _store_folder(value: str) -> str:
+    if not re.fullmatch(r"(s3|gs|az)://[^/@?*\[]+(/[^/?*\[]+)*/?", value):
+        raise ValueError(
+            "must be a folder in an object store, such as s3://bucket/served; credentials are the environment's"
+        )
+    return value.rstrip("/")
+
+
 class ServingLogConfig(Table):
     """What is kept of what was served."""
 
@@ -156,6 +164,13 @@ class ServingLogConfig(Table):
     ] = None
     max_bytes: Annotated[
         Annotated[Whole, Field(ge=1)] | None, described("bytes that all files may take; the oldest go first")
+    ] = None
+    ship_to: Annotated[
+        Annotated[str, AfterValidator(_store_folder)] | None,
+        described(
+            "folder in an object store, such as s3://bucket/served, to which the files of each hour go when it is over; then `retention` and "
+            "`max_bytes` delete only what is there. Left out: none"
+        ),
     ] = None
 
 

@@ -482,9 +482,9 @@ class FeatureStore(BoundToProcess):
         request: the id that the answer bore; row: of its rows, from 0. Raises NotFoundError where it is not in the
         serving log, RequestError where it has no such row, FingerprintError where what was served is not at hand.
         """
-        self._project.serving_log.flush()
-        said = self.config.serving_log.model_copy(update={"folder": self._project.serving_log.folder})
-        return explain_request(request, said, self.offline, self._project.served_service, row=row, limit=limit)
+        log = self._project.serving_log
+        log.flush()
+        return explain_request(request, log, self.offline, self._project.served_service, row=row, limit=limit)
 
     @checked
     def lineage(self, of: Any, *, direction: Direction = "both") -> Lineage:
@@ -792,9 +792,11 @@ class FeatureStore(BoundToProcess):
         return self._project.pushing.compact(self.catalog, sources)
 
     def compact_serving_log(self) -> Upkeep | None:
-        """Merge the serving log's past hours and delete what is too old or too much, beside whoever reads and writes it.
+        """Merge the serving log's past hours, ship them where that is said, and delete what is too old or too much, beside whoever reads
+        and writes it.
 
-        What was done; None where another process is at it. Processes that log do so themselves every few minutes.
+        What was done; None where another process is at it. Processes that log do so themselves every few minutes. Raises LogError where
+        files cannot be shipped.
         """
         return self._project.serving_log.keep_up()
 

@@ -198,14 +198,15 @@ def compact(
 ) -> None:
     """Seal the full segments of push logs into Parquet, beside whoever reads and writes, and delete what they replaced.
 
-    Of all, also merge the past hours of the serving log, and delete what its retention and max_bytes say.
+    Of all, also merge the past hours of the serving log, ship them to the object store that ship_to names, and delete what its
+    retention and max_bytes say.
 
     Example: featurestore compact
     """
     with opened(context) as store:
         done = store.compact(sources)
         logs = not sources and store.config.serving_log.folder.is_dir()
-        log = store.compact_serving_log() if logs else None
+        log, ship_to = store.compact_serving_log() if logs else None, store.config.serving_log.ship_to
     if as_json:
         print_json({**done, **({"serving log": log} if logs else {})})
     elif done:
@@ -220,4 +221,5 @@ def compact(
             if log is None
             else f"serving log: {log.merged} files merged into {log.into}, {log.removed} merged ones removed, {log.deleted} "
             f"deleted by age or size, {log.freed} bytes freed"
+            + (f", {log.shipped} shipped to {ship_to}" if ship_to is not None else "")
         )

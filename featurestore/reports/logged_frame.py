@@ -34,7 +34,6 @@ from featurestore.reports.audit.logged import CHUNK_ROWS, Logged, answered, chun
 from featurestore.reports.logged_versions import check_answered, gives
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.values import canonical, scalars
-from featurestore.serving.log.serving_log import segments
 from featurestore.serving.served_rows import MAX_READINGS, input_column, schema_of, status_columns
 from featurestore.training.kernel import Options, status_name
 from featurestore.training.spine import SpineChunk
@@ -249,9 +248,10 @@ class _LoggedBlock:
 
     def _files(self, since: int, until: int) -> Iterator[tuple[str, list[Path]]]:
         """The services whose log answers, each version's with its files."""
-        listed, own = self.project.serving_log.folder, self.service
+        own = self.service
         one = None if own.name == ADHOC else own.name
-        for (name, fingerprint), files in segments(listed, service=one, since=since, until=until).items():
+        listed = self.project.serving_log.segments(service=one, since=since, until=until)
+        for (name, fingerprint), files in listed.items():
             if one is None:
                 version = self.project.registry.find_service(name, fingerprint)
                 is_same = version is not None and gives(version.service(name), own)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.project import Project
 from featurestore.semantics.service import ResolvedService, ServiceColumn
-from featurestore.serving.log.serving_log import segments
 
 
 def gives(version: ResolvedService, asked: ResolvedService) -> bool:
@@ -54,7 +53,7 @@ def _known(project: Project) -> Iterator[ResolvedService]:
             yield project.service(declared)
         except FeatureStoreError:  # a source that is gone, for one, of a service that nobody asks for
             continue
-    for name, fingerprint in segments(project.serving_log.folder):
+    for name, fingerprint in sorted(project.serving_log.versions()):
         version = project.registry.find_service(name, fingerprint)
         if version is not None:
             yield version.service(name)

@@ -9,7 +9,7 @@ as_of:<view>             the instant that the view's values were true for; null 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -193,6 +193,10 @@ def store_version(metadata: Mapping[bytes, bytes] | None) -> StoreVersion | None
     return StoreVersion.unpacked(metadata[METADATA]) if METADATA in metadata else None
 
 
+Listed = Callable[[], Mapping[tuple[str, str], Sequence[Path]]]
+"""Gives the segments of each service version, by (service, fingerprint)."""
+
+
 class LoggedRequest(NamedTuple):
     """A request as it was logged: the service version that answered it, and its rows (columns: see the module)."""
 
@@ -201,24 +205,25 @@ class LoggedRequest(NamedTuple):
     rows: pa.Table
 
 
-def find_request(folder: Path, request: str) -> LoggedRequest | None:
-    """The rows that were logged under a request's id, by time and row; None where there are none.
+def find_request(folder: Path, request: str, *, listed: Listed | None = None) -> LoggedRequest | None:
+    """The rows that were logged under a request's id, by time and row; None where there are none. listed: gives the segments, in place of
+    those in the folder.
 
     Segments whose statistics rule the id out are not read. An id that clients used more than once finds every use of it
     by the service version that used it last.
     """
     for attempt in range(MAX_READINGS):
         try:
-            return _find(folder, request)
+            return _find(segments(folder) if listed is None else listed(), request)
         except FileNotFoundError:  # its time had come
             if attempt == MAX_READINGS - 1:
                 raise
     return None
 
 
-def _find(folder: Path, request: str) -> LoggedRequest | None:
+def _find(listed: Mapping[tuple[str, str], Sequence[Path]], request: str) -> LoggedRequest | None:
     found = []
-    for (service, fingerprint), files in segments(folder).items():
+    for (service, fingerprint), files in listed.items():
         rows = _rows_of(files, request)
         if rows.num_rows:
             found.append(

@@ -11,6 +11,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from fnmatch import translate
 from functools import cache, partial
 from hashlib import blake2b
@@ -36,7 +38,8 @@ REMEMBERED = 200_000
 SECOND = 1_000_000_000
 
 CONNECT_SECONDS, REQUEST_SECONDS = 10, 60
-"""How long Amazon's client waits for a connection, and for an answer."""
+"""How long Amazon's client waits for a connection, and for an answer; and how long Google's tries again, which does so for a
+quarter of an hour if nobody says."""
 
 TABLES = re.compile(r"(?:^|/)(?:(_delta_log)|(\.hoodie))/|(?:^|/)(metadata)/[^/]*\.metadata\.json$")
 """In the name of a file: that it is of a table of another format, whose log says which files count."""
@@ -64,7 +67,7 @@ class Stored(NamedTuple):
     """Bytes."""
     modified: int
     """ns since the epoch: the second in which it was written, and in place of what is below it, which stores do not tell, a
-    digest of its ETag. So it differs where the content does."""
+    digest of its ETag, of Google's store of its generation. So it differs where the content does."""
 
 
 def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
@@ -117,6 +120,39 @@ def entries(url: str) -> list[tuple[str, int, int]]:
     selector = pafs.FileSelector(path, allow_not_found=True)
     found = _asked(url, lambda: system.get_file_info(selector))
     return sorted((info.base_name, info.size, info.mtime_ns) for info in found if info.type == pafs.FileType.File)
+
+
+def below(url: str) -> dict[str, int]:
+    """The files in a folder and its folders: name below it → bytes; none where there is no such folder. Raises ObjectStoreError."""
+    system, path = _opened(url)
+    place = path.strip("/")
+    selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
+    found = _asked(url, lambda: system.get_file_info(selector))
+    return {info.path[len(place) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
+
+
+def fetch(url: str, file: Path) -> None:
+    """Copy a file of a store to this machine. Raises FileNotFoundError where there is none, and ObjectStoreError."""
+    system, place = _opened(url)
+    here, local = str(file.absolute()), pafs.LocalFileSystem()
+    try:
+        pafs.copy_files(place, here, system, local)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise _error(url, error) from error
+
+
+def remove(url: str) -> None:
+    """Remove a file, where it is there. Raises ObjectStoreError."""
+    system, place = _opened(url)
+    with suppress(FileNotFoundError):
+        try:
+            system.delete_file(place)
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise _error(url, error, "removed") from error
 
 
 def readable(path: str | Path) -> Any:
@@ -227,7 +263,8 @@ def _one_stored(scheme: str, system: Any, info: Any) -> Stored | None:
     if tag is None:
         try:
             with system.open_input_file(info.path) as file:
-                tag = file.metadata().get("ETag", b"")
+                said = file.metadata()
+                tag = said.get("generation") or said.get("ETag") or b""
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
@@ -274,7 +311,13 @@ def _system(scheme: str, process: int) -> Any:  # noqa: ARG001  the threads of a
         said = {} if endpoint is None else {"endpoint_override": endpoint}
         return pafs.S3FileSystem(connect_timeout=CONNECT_SECONDS, request_timeout=REQUEST_SECONDS, **said)
     if scheme == "gs":
-        return pafs.GcsFileSystem()
+        limit, emulator = timedelta(seconds=REQUEST_SECONDS), os.environ.get("STORAGE_EMULATOR_HOST")
+        if emulator is None:
+            return pafs.GcsFileSystem(retry_time_limit=limit)
+        kind, _, host = emulator.rpartition("://")
+        return pafs.GcsFileSystem(
+            anonymous=True, endpoint_override=host.rstrip("/"), scheme=kind or "http", retry_time_limit=limit
+        )
     account = os.environ.get("AZURE_STORAGE_ACCOUNT")
     if account is None:
         raise ConfigError("az:// takes the name of the account, in the environment's AZURE_STORAGE_ACCOUNT")

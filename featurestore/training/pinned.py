@@ -45,8 +45,10 @@ def pinned_listing(service: ResolvedService, offline: Offline, manifest: Manifes
         source = part.view.source
         if source.name not in listing:
             named = _named(source, manifest)
-            is_table = isinstance(source, FileSource) and source.PINNED_AS
-            files = (_of_table if is_table else _as_named)(source, offline, named, manifest)
+            if isinstance(source, FileSource) and source.PINNED_AS:
+                files = _of_table(source, offline, named, manifest)
+            else:
+                files = _as_named(source, offline, named, manifest)
             if source.arrives:
                 _check_arrivals(source, offline, files, named, manifest)
             listing |= offline.listing(source, files)

@@ -32,7 +32,7 @@ from featurestore.reports.audit.report import Audit
 from featurestore.reports.audit.search import DifferingRows, Search
 from featurestore.semantics.service import ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
-from featurestore.serving.log.serving_log import losses, segments
+from featurestore.serving.log.serving_log import losses
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 
@@ -70,7 +70,7 @@ def audit(project: Project, what: Audited) -> Audit:
         known = {name for version in project.registry.history() for name in version.document["services"]}
         if what.service not in known | {path.name for path in folder.glob("*/")}:
             raise NotFoundError(f"No feature service '{what.service}' was applied.{did_you_mean(what.service, known)}")
-    listed = segments(folder, service=what.service, since=what.since, until=what.until)
+    listed = project.serving_log.segments(service=what.service, since=what.since, until=what.until)
     for (name, fingerprint), files in listed.items():
         title = f"{name} {fingerprint}"
         try:

@@ -21,7 +21,6 @@ from featurestore.reports.drift.baseline import Baseline
 from featurestore.reports.drift.report import Drift, FeatureDrift, PeriodDrift, UncheckedLimit
 from featurestore.semantics.service import ResolvedService, ServiceColumn
 from featurestore.semantics.values import canonical_chunks
-from featurestore.serving.log.serving_log import segments
 from featurestore.serving.served_rows import MAX_READINGS, feature_column
 from featurestore.statistics.column_distances import distances_of, measures_of
 from featurestore.statistics.shapes import Parts, Shape, parts_of
@@ -131,7 +130,7 @@ def _served(project: Project, version: ResolvedService, since: int, until: int, 
 
 
 def _read(project: Project, version: ResolvedService, since: int, until: int, damaged: dict[str, str]) -> pa.Table:
-    listed = segments(project.serving_log.folder, service=version.name, since=since, until=until)
+    listed = project.serving_log.segments(service=version.name, since=since, until=until)
     names = {feature_column(column.name): column.name for column in version.columns}
     found = []
     files = listed.get((version.name, version.fingerprint), [])

@@ -28,6 +28,7 @@ from featurestore.semantics.order import same_value
 from featurestore.semantics.service import REQUEST_TIME, ResolvedService, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import canonical, scalars
+from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.served_rows import find_request
 from featurestore.settings import ServingLogConfig
 from featurestore.sources.offline import Offline
@@ -37,7 +38,7 @@ Resolve = Callable[[str, str], ResolvedService]
 
 
 def explain_request(
-    request: str, log: ServingLogConfig, offline: Offline, resolve: Resolve, *, row: int = 0, limit: int = 100
+    request: str, log: ProjectLog, offline: Offline, resolve: Resolve, *, row: int = 0, limit: int = 100
 ) -> RequestExplanation:
     """How row `row` (from 0) of a logged request came about.
 
@@ -46,8 +47,10 @@ def explain_request(
     has no such row, FingerprintError where what was served is not at hand any more, SourceError.
     """
     found = find_request(log.folder, request)
+    if found is None and log.there is not None:
+        found = find_request(log.folder, request, listed=log.segments)
     if found is None:
-        raise NotFoundError(f"The serving log has no request '{request}'. {_why_none(log)}")
+        raise NotFoundError(f"The serving log has no request '{request}'. {_why_none(log.said)}")
     name, fingerprint, rows = found
     rows = rows.filter(pc.equal(rows["time"], rows["time"][-1]))  # an id used again: what it was last answered
     try:

@@ -10,10 +10,11 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from featurestore.durable.own_folder import own_folder
 from featurestore.errors import LogBusyError
 from featurestore.lazy import pa, pc, pq
 from featurestore.serving.log.process_counts import living
@@ -28,6 +29,7 @@ from featurestore.serving.log.segments import (
     merged_name,
     replaced_by,
 )
+from featurestore.serving.log.shipping import ShippedLog, Version, local_versions, shipping_alone
 from featurestore.serving.log.upkeep import alone
 
 LOOK_SECONDS = 0.05
@@ -36,44 +38,46 @@ Wanted = Sequence[Mapping[str, Any]]
 """Arrow scalars of columns, by name: a row is meant that has all of those of one of them."""
 
 
-def count_served(folder: Path, wanted: Callable[[str, str], Wanted]) -> int:
+def count_served(folder: Path, wanted: Callable[[str, str], Wanted], *, there: ShippedLog | None = None) -> int:
     """How many rows `erase_served` would take."""
     return sum(
         _found(file.path, columns).true_count
-        for version, columns in _versions(folder, wanted)
-        for file in live(version)
+        for version, columns, names in _versions(folder, wanted, there)
+        for file in _VersionLog(folder.joinpath(*version), version, names, there).live()
     )
 
 
-def erase_served(folder: Path, wanted: Callable[[str, str], Wanted], *, wait_seconds: float) -> int:
+def erase_served(
+    folder: Path, wanted: Callable[[str, str], Wanted], *, wait_seconds: float, there: ShippedLog | None = None
+) -> int:
     """Take rows out of a serving log; how many there were. wanted: by service and fingerprint. wait_seconds: for which whoever
-    merges is waited for; LogBusyError. Damaged files are left as they are. Raises OSError."""
+    merges or ships is waited for; LogBusyError. there: its files in an object store. Damaged files are left as they are. Raises OSError."""
     if not folder.is_dir():
-        return 0
+        if there is None:
+            return 0
+        own_folder(folder)
     erased = 0
-    with _alone(folder, wait_seconds):
-        for version, columns in _versions(folder, wanted):
-            for file in live(version):
+    with _alone(folder, alone, wait_seconds), _alone(folder, shipping_alone, wait_seconds):
+        for version, columns, names in _versions(folder, wanted, there):
+            log = _VersionLog(folder.joinpath(*version), version, names, there)
+            for file in log.live():
                 found = _found(file.path, columns)
                 if found.true_count:
                     erased += found.true_count
-                    _rewrite(file, found)
-            counting = {file.path for file in live(version)}
-            for file in listed(version):
-                if file.path not in counting:  # what stands for it has its rows
-                    file.path.unlink(missing_ok=True)
+                    log.rewrite(file, found)
+            log.remove_replaced()
             writers = [*living(folder)]
-            for left in version.glob(".[0-9]*.parquet"):  # of one that is dead, or of a merge: nobody else merges now
+            for left in log.here.glob(".[0-9]*.parquet"):  # of one that is dead, or of a merge: nobody else merges now
                 if f"-{MERGED}-" in left.name or not any(f"-{name}-" in left.name for name in writers):
                     left.unlink(missing_ok=True)
     return erased
 
 
 @contextmanager
-def _alone(folder: Path, wait_seconds: float) -> Iterator[None]:
+def _alone(folder: Path, lock: Callable[[Path], AbstractContextManager[bool]], wait_seconds: float) -> Iterator[None]:
     deadline = time.monotonic() + wait_seconds
     while True:
-        with alone(folder) as is_alone:
+        with lock(folder) as is_alone:
             if is_alone:
                 yield
                 return
@@ -84,11 +88,65 @@ def _alone(folder: Path, wait_seconds: float) -> Iterator[None]:
         time.sleep(LOOK_SECONDS)
 
 
-def _versions(folder: Path, wanted: Callable[[str, str], Wanted]) -> Iterator[tuple[Path, Wanted]]:
-    """The folders of the service versions that may have such rows."""
-    for version in sorted(path for path in folder.glob("*/*/") if path.is_dir()):
-        if columns := wanted(version.parent.name, version.name):
-            yield version, columns
+def _versions(
+    folder: Path, wanted: Callable[[str, str], Wanted], there: ShippedLog | None
+) -> Iterator[tuple[Version, Wanted, dict[str, int]]]:
+    """The service versions that may have such rows, and their files in the store."""
+    known = {} if there is None else there.listing()
+    for version in sorted(local_versions(folder) | known.keys()):
+        if columns := wanted(*version):
+            yield version, columns, known.get(version, {})
+
+
+class _VersionLog(NamedTuple):
+    """The files of one service version, here and in the store. names: those there, with their bytes, as they become fewer and others."""
+
+    here: Path
+    version: Version
+    names: dict[str, int]
+    there: ShippedLog | None
+
+    def live(self) -> list[ServedSegment]:
+        """Those that count; of those in the store alone, copies."""
+        return (
+            live(self.here)
+            if self.there is None
+            else self.there.live(self.here.parent.parent, self.version, self.names)
+        )
+
+    def rewrite(self, file: ServedSegment, found: pa.BooleanArray) -> None:
+        """Write a file anew without some of its rows, and delete it, and before it those that it replaced, which would count again.
+
+        Of a shipped one there is a new file without any row too: another machine may have the old one, which is to be replaced there.
+        """
+        kept, older = pq.read_table(file.path, partitioning=None).filter(pc.invert(found)), sorted(replaced_by(file))
+        if kept.num_rows or self.there is not None:
+            names = json.dumps([file.path.name, *older]).encode()
+            kept = kept.replace_schema_metadata({**(kept.schema.metadata or {}), REPLACES: names})
+            mark = secrets.token_hex(4)
+            with appearing(self.here / merged_name(file.first, file.last, mark)) as made:
+                pq.write_table(kept, made, compression="zstd")
+            if self.there is not None and file.path.name in self.names:
+                (new,) = self.here.glob(f"*-{mark}.*.parquet")
+                self.there.put(new)
+                self.names[new.name] = new.stat().st_size
+        for name in (*older, file.path.name):
+            self._remove(name)
+
+    def remove_replaced(self) -> None:
+        """Remove the files that do not count: what stands for them has their rows."""
+        counting = {file.path.name for file in self.live()}
+        for name in {file.path.name for file in listed(self.here)} | self.names.keys():
+            if name not in counting:
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        (self.here / name).unlink(missing_ok=True)
+        if self.there is not None:
+            self.there.forget(self.version, name)
+            if name in self.names:
+                self.there.remove(self.here / name)
+                del self.names[name]
 
 
 def _found(path: Path, wanted: Wanted) -> pa.BooleanArray:
@@ -112,15 +170,3 @@ def _found(path: Path, wanted: Wanted) -> pa.BooleanArray:
                 )
             found = pc.or_(found, same)
     return found
-
-
-def _rewrite(file: ServedSegment, found: pa.BooleanArray) -> None:
-    """Write a file anew without some of its rows, and delete it, and before it those that it replaced, which would count again."""
-    kept, older = pq.read_table(file.path, partitioning=None).filter(pc.invert(found)), sorted(replaced_by(file))
-    if kept.num_rows:
-        names = json.dumps([file.path.name, *older]).encode()
-        kept = kept.replace_schema_metadata({**(kept.schema.metadata or {}), REPLACES: names})
-        with appearing(file.path.with_name(merged_name(file.first, file.last, secrets.token_hex(4)))) as made:
-            pq.write_table(kept, made, compression="zstd")
-    for name in (*older, file.path.name):
-        file.path.with_name(name).unlink(missing_ok=True)

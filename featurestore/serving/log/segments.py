@@ -47,6 +47,10 @@ class ServedSegment(NamedTuple):
         """The hour in which its first row was served, counted from 1970."""
         return self.first // HOUR_US
 
+    def is_within(self, since: int | None, until: int | None) -> bool:
+        """Whether it may have rows from `since` on and before `until` (µs); None: no bound."""
+        return (since is None or self.last >= since) and (until is None or self.first < until)
+
     @classmethod
     def of(cls, path: Path) -> ServedSegment:
         """What the name says."""
@@ -118,10 +122,7 @@ def segments(
     for version in sorted(folder.glob("*/*/")):
         if service not in {None, version.parent.name}:
             continue
-        files = [
-            file.path for file in live(version)
-            if (since is None or file.last >= since) and (until is None or file.first < until)
-        ]  # fmt: skip
+        files = [file.path for file in live(version) if file.is_within(since, until)]
         if files:
             found[version.parent.name, version.name] = files
     return found
@@ -129,7 +130,11 @@ def segments(
 
 def live(version: Path) -> list[ServedSegment]:
     """The files of one service version that count, oldest first."""
-    files = listed(version)
+    return live_of(listed(version))
+
+
+def live_of(files: Sequence[ServedSegment]) -> list[ServedSegment]:
+    """Those files of one service version that count."""
     gone = replaced(files)
     return [file for file in files if file.path.name not in gone]
 

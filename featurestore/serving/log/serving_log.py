@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from featurestore.durable.forks import renewed_in_child
-from featurestore.errors import ConfigError
+from featurestore.errors import ConfigError, LogError
 from featurestore.lazy import pa
 from featurestore.serving.log.process_counts import Losses, ProcessCounts, losses
 from featurestore.serving.log.segments import appearing, is_sound, rows_served, segment_name, segments, write_quickly
@@ -155,7 +155,7 @@ class ServingLog:
             try:
                 made = form.gather([served.what for served in requests])
             except _failures() as error:
-                self._failed(error)
+                self.failed(error)
                 self._done(rows, 0, dropped=count)
                 continue
             size = made.get_total_buffer_size()
@@ -229,7 +229,7 @@ class ServingLog:
         except InterruptedError:
             pass
         except _failures() as error:
-            self._failed(error)
+            self.failed(error)
         self._kept_up = time.monotonic()
 
     def _map_counts(self) -> None:
@@ -237,7 +237,7 @@ class ServingLog:
             self._claim()
             made = self._counts.map()
         except _failures() as error:
-            self._failed(error)
+            self.failed(error)
             return
         if made is not None:
             with self._gate:
@@ -259,7 +259,7 @@ class ServingLog:
                 file.write(buffer.getvalue())
             written = True
         except _failures() as error:
-            self._failed(error)
+            self.failed(error)
         rows, size = sum(served.rows for served in batch), sum(served.size or 0 for served in batch)
         self._done(rows, size, **{"written" if written else "dropped": requests})
 
@@ -272,11 +272,17 @@ class ServingLog:
             self._counts.dropped += dropped
             self._counts.save()
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """Keep what went wrong: of the system its own words, which name no file; of anything else its kind, for values
         may stand in its words."""
         number = error.errno if isinstance(error, OSError) else None
-        text = os.strerror(number) if number else str(error) if isinstance(error, ConfigError) else type(error).__name__
+        text = (
+            os.strerror(number)
+            if number
+            else str(error)
+            if isinstance(error, (ConfigError, LogError))
+            else type(error).__name__
+        )
         with self._gate:
             self._counts.failed(text, at=time.time_ns() // 1000)
 

@@ -61,13 +61,14 @@ class Limits(NamedTuple):
 
 class Upkeep(NamedTuple):
     """What was done: so many files were merged into so many, replaced ones removed, and others deleted as they were too old
-    or too many; and how many bytes that freed."""
+    or too many; how many bytes that freed; and so many files were shipped to an object store."""
 
     merged: int = 0
     into: int = 0
     removed: int = 0
     deleted: int = 0
     freed: int = 0
+    shipped: int = 0
 
     def __add__(self, other: object) -> Upkeep:
         assert isinstance(other, Upkeep)
@@ -91,7 +92,7 @@ def keep_up(
             done += _clean(version, grace)
             if limits.retention is not None:
                 old = [file for file in listed(version) if file.last < now - limits.retention]
-                done += Upkeep(deleted=len(old), freed=_delete(old))
+                done += Upkeep(deleted=len(old), freed=delete(old))
             for hour in _past_hours(version, now):
                 done += _merge_hour(hour, between)
         if limits.max_bytes is not None:
@@ -205,7 +206,7 @@ def _row_groups(file: ServedSegment) -> Iterator[tuple[int, Path, int]]:
         yield least if isinstance(least, int) else instant_of(least), file.path, place
 
 
-def _delete(files: Sequence[ServedSegment]) -> int:
+def delete(files: Sequence[ServedSegment]) -> int:
     """Delete files for good, with those that they replace before them, which would count again; the bytes freed."""
     freed = 0
     for file in files:
@@ -238,7 +239,7 @@ def _fit(folder: Path, most: int) -> Upkeep:
     for file in sorted((file for file in files if file.path not in gone), key=lambda file: file.last):
         if over <= 0:
             break
-        freed = _delete([file])
+        freed = delete([file])
         over -= freed
         done += Upkeep(deleted=1, freed=freed)
     return done

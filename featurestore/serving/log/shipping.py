@@ -1,0 +1,222 @@
+"""Files of the serving log in an object store: shipped when their hour is over, read back, and erased from.
+
+    <url>/<project>/<service>/<fingerprint>/<name>      the same file under the same name
+
+A name is that of a file's content, so a file that is there is shipped: nothing else says so. Whoever is killed on the way ships it
+again, to the same place. What a merged file replaces it replaces there too, and wherever the two lie.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from featurestore.durable.forks import closed_in_child
+from featurestore.durable.lock import close, taken
+from featurestore.durable.temporary import TemporaryFolder
+from featurestore.serving.log.segments import HOUR_US, ServedSegment, is_sound, listed, live_of, replaced_by
+from featurestore.serving.log.upkeep import SETTLED_US, Limits, alone, delete
+from featurestore.sources import object_stores
+
+Version = tuple[str, str]
+"""A service and its fingerprint."""
+
+MAX_LISTINGS = 3
+"""How often a store is listed where a file of it goes away meanwhile."""
+
+
+class Shipped(NamedTuple):
+    """What was done: so many files were shipped, and so many deleted here that lie there; how many bytes that freed."""
+
+    shipped: int = 0
+    deleted: int = 0
+    freed: int = 0
+
+
+class ShippedLog:
+    """The files of a project's serving log in an object store, below a URL. Safe to use from several threads."""
+
+    def __init__(self, url: str, project: str) -> None:
+        self.url = f"{url.rstrip('/')}/{project}"
+        self._fetched: TemporaryFolder | None = None
+
+    def listing(self) -> dict[Version, dict[str, int]]:
+        """By service version the files that are there: name → bytes. Raises ObjectStoreError."""
+        found: dict[Version, dict[str, int]] = {}
+        for name, size in object_stores.below(self.url).items():
+            parts = name.split("/")
+            if len(parts) == 3 and parts[2][:1].isdigit() and parts[2].endswith(".parquet"):
+                found.setdefault((parts[0], parts[1]), {})[parts[2]] = size
+        return found
+
+    def put(self, path: Path) -> None:
+        """Ship a file of this machine. Raises FileNotFoundError where it is gone, and ObjectStoreError."""
+        path.stat()
+        object_stores.put(self._place(path), path)
+
+    def remove(self, path: Path) -> None:
+        """Remove what lies there of a file, whether or not it lies here. Raises ObjectStoreError."""
+        object_stores.remove(self._place(path))
+
+    def _place(self, path: Path) -> str:
+        return "/".join([self.url, *path.parts[-3:]])
+
+    def fetched(self, version: Version, name: str, size: int) -> Path:
+        """A file of the store on this machine, until this is closed. Raises FileNotFoundError, ObjectStoreError."""
+        if self._fetched is None:
+            self._fetched = TemporaryFolder()
+        path = self._fetched.path.joinpath(*version, name)
+        if not path.exists() or path.stat().st_size != size:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coming = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{name}")
+            try:
+                object_stores.fetch(self._place(path), coming)
+                coming.rename(path)
+            finally:
+                coming.unlink(missing_ok=True)
+        return path
+
+    def forget(self, version: Version, name: str) -> None:
+        """Remove the copy of a file that was fetched, if there is one."""
+        if self._fetched is not None:
+            self._fetched.path.joinpath(*version, name).unlink(missing_ok=True)
+
+    def segments(
+        self, folder: Path, *, service: str | None = None, since: int | None = None, until: int | None = None
+    ) -> dict[Version, list[Path]]:
+        """`segments` of a log whose files lie in `folder`, there, or in both: every row in one of them. Those that lie there alone are
+        fetched. Raises ObjectStoreError."""
+        for attempt in range(MAX_LISTINGS):
+            try:
+                return self._segments(folder, service=service, since=since, until=until)
+            except FileNotFoundError:  # another file took its place meanwhile
+                if attempt == MAX_LISTINGS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _segments(
+        self, folder: Path, *, service: str | None, since: int | None, until: int | None
+    ) -> dict[Version, list[Path]]:
+        there, found = self.listing(), {}
+        self._forget_others(there)
+        for version in sorted(there.keys() | local_versions(folder)):
+            if service in {None, version[0]}:
+                live = self.live(folder, version, there.get(version, {}), since=since, until=until)
+                paths = [file.path for file in live if file.is_within(since, until)]
+                if paths:
+                    found[version] = paths
+        return found
+
+    def _forget_others(self, there: Mapping[Version, Mapping[str, int]]) -> None:
+        """Remove copies of files that are not there any more: somebody erased rows of them."""
+        for path in [] if self._fetched is None else [*self._fetched.path.glob("*/*/[0-9]*.parquet")]:
+            if path.name not in there.get((path.parent.parent.name, path.parent.name), {}):
+                path.unlink(missing_ok=True)
+
+    def live(
+        self,
+        folder: Path,
+        version: Version,
+        there: Mapping[str, int],
+        *,
+        since: int | None = None,
+        until: int | None = None,
+    ) -> list[ServedSegment]:
+        """The files of a service version that count, here and there, the oldest first: of those hours that have any within the bounds."""
+        here = {file.path.name: file for file in listed(folder.joinpath(*version))}
+        every = [*here.values(), *(ServedSegment.of(Path(name)) for name in there.keys() - here.keys())]
+        hours = {file.hour for file in every if file.is_within(since, until)}
+        of_hours = [
+            file if file.path.name in here else file._replace(path=self.fetched(version, file.path.name, there[file.path.name]))
+            for file in every if file.hour in hours
+        ]  # fmt: skip
+        return live_of(sorted(of_hours, key=lambda file: (file.first, file.path.name)))
+
+    def close(self) -> None:
+        """Remove what was fetched; idempotent."""
+        fetched, self._fetched = self._fetched, None
+        if fetched is not None:
+            fetched.remove()
+
+
+def local_versions(folder: Path) -> set[Version]:
+    """The service versions that have a folder on this machine."""
+    return {(path.parent.name, path.name) for path in folder.glob("*/*/") if path.is_dir()}
+
+
+@contextmanager
+def shipping_alone(folder: Path) -> Iterator[bool]:
+    """Whether this process alone ships or erases, by a lock that the kernel takes back from one that dies."""
+    lock = closed_in_child(os.open(folder / ".shipping", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    try:
+        yield taken(lock)
+    finally:
+        close(lock)
+
+
+def ship(
+    folder: Path, there: ShippedLog, limits: Limits, *, now: int, between: Callable[[], None] = lambda: None
+) -> Shipped | None:
+    """Ship the files of past hours that are not in the store, and then delete those here that are, as the limits say; None where another
+    process is at it. now: µs. between: called before each file; what it raises ends the work. Raises OSError: the rest is shipped
+    the next time."""
+    if not folder.is_dir():
+        return Shipped()
+    with shipping_alone(folder) as is_alone:
+        if not is_alone:
+            return None
+        known, count = there.listing(), 0
+        for version in sorted(local_versions(folder)):
+            names = known.setdefault(version, {})
+            for file in _closed(folder, version, there, names, now):
+                between()
+                with suppress(FileNotFoundError):  # it was merged into another, which is shipped in its place
+                    size = file.path.stat().st_size
+                    there.put(file.path)
+                    names[file.path.name] = size
+                    count += 1
+                    for name in replaced_by(file) & names.keys():
+                        there.remove(file.path.with_name(name))
+                        del names[name]
+        deleted = _delete_shipped(folder, known, limits, now)
+        return deleted._replace(shipped=count)
+
+
+def _closed(
+    folder: Path, version: Version, there: ShippedLog, names: Mapping[str, int], now: int
+) -> Sequence[ServedSegment]:
+    """The files of a version that are to be shipped: of hours that are over and merged, sound, not there, and replaced by none that
+    is here or there."""
+    here = listed(folder.joinpath(*version))
+    over = [file for file in here if (file.hour + 1) * HOUR_US + SETTLED_US <= now and file.path.name not in names]
+    if not over:
+        return ()
+    hours = {file.hour for file in over}
+    first, last = min(hours) * HOUR_US, (max(hours) + 1) * HOUR_US
+    counting = {file.path.name for file in there.live(folder, version, names, since=first, until=last)}
+    return [file for file in over if file.path.name in counting and is_sound(file.path)]
+
+
+def _delete_shipped(folder: Path, known: Mapping[Version, Mapping[str, int]], limits: Limits, now: int) -> Shipped:
+    """Delete files here that are there, of the same size: those that are too old, and then the oldest, until all take no more than
+    they may."""
+    with alone(folder) as is_alone:
+        if not is_alone:
+            return Shipped()
+        files = [file for version in local_versions(folder) for file in listed(folder.joinpath(*version))]
+        sizes = {file.path: file.path.stat().st_size for file in files}
+        shipped = [file for file in files if _names(known, file.path).get(file.path.name) == sizes[file.path]]
+        over = sum(sizes.values()) - limits.max_bytes if limits.max_bytes is not None else 0
+        done = Shipped()
+        for file in sorted(shipped, key=lambda file: file.last):
+            is_old = limits.retention is not None and file.last < now - limits.retention
+            if is_old or done.freed < over:
+                done = Shipped(0, done.deleted + 1, done.freed + delete([file]))
+        return done
+
+
+def _names(known: Mapping[Version, Mapping[str, int]], path: Path) -> Mapping[str, int]:
+    return known.get((path.parent.parent.name, path.parent.name), {})
