@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self, Unpack
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from featurestore.declare.declaration import declares
 from featurestore.declare.sources import FileSource, Paths, SourceOptions, said_paths
@@ -23,6 +23,8 @@ class IcebergSource(FileSource):
     SUFFIXES: ClassVar[tuple[str, ...]] = ()
     IMMUTABLE: ClassVar[bool] = True
     PINNED_AS: ClassVar[str] = "snapshot"
+
+    _schema: int | None = PrivateAttr(default=None)
 
     kind: Literal["iceberg"] = "iceberg"
     """Which of the sources it is."""
@@ -51,9 +53,17 @@ class IcebergSource(FileSource):
         """A file may be without any column: it was written before the table had it."""
         return True
 
-    def pinned(self, state: int) -> Self:
-        """The same source, of whose table a snapshot is read, whichever branch it is of."""
-        return self.model_copy(update={"snapshot": state, "ref": None})
+    def pinned(self, state: int, schema: int | None = None) -> Self:
+        """The same source, of whose table a snapshot is read, whichever branch it is of, with the columns of a schema: a table's columns
+        are renamed, added and widened without a new snapshot. None: those of when the snapshot was made."""
+        source = self.model_copy(update={"snapshot": state, "ref": None})
+        source._schema = schema
+        return source
+
+    @property
+    def columns_of(self) -> int | None:
+        """The id of the table's schema whose columns are read; None: the snapshot's where one is named, else the current one."""
+        return self._schema
 
     @declares
     def __init__(

@@ -314,8 +314,9 @@ class FileSource(Source):
         """Whether a file may be without a column that others have; it is null in its rows."""
         return column in self.optional
 
-    def pinned(self, state: int) -> Self:
-        """The same source, of whose table a state is read, told as the option `PINNED_AS` tells it."""
+    def pinned(self, state: int, schema: int | None = None) -> Self:  # noqa: ARG002
+        """The same source, of whose table a state is read, told as the option `PINNED_AS` tells it, and with the columns of a schema of the
+        table, where states do not say them."""
         return self.model_copy(update={self.PINNED_AS: state})
 
 

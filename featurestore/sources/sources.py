@@ -31,6 +31,9 @@ from featurestore.sources.tables.table_files import Arrival, TableFile, TableSta
 from featurestore.sources.text.text_files import batches
 from featurestore.types import FeatureType
 
+SCHEMA_ID = "schema_id"
+"""Under which a manifest says the schema of a table."""
+
 AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 
@@ -66,7 +69,7 @@ class Sources:
         """By source what another process settled of it."""
         self._places = Places(root, self.located)
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
-        self._table_states: dict[tuple[str, tuple[SourceFile, ...]], int] = {}
+        self._table_states: dict[tuple[str, tuple[SourceFile, ...]], dict[str, int]] = {}
         self._came: dict[str, dict[Sighting, Arrival]] = {}  # of tables, by source
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
@@ -127,7 +130,7 @@ class Sources:
         )
         if not all(one.as_is for one in found.files):
             tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy))
-        self._note_state(source, files, found.number)
+        self._note_state(source, files, found)
         came = self._came.setdefault(source.name, {})
         came.update({file.sighting: found.came[file.path] for file in files if file.path in found.came})
         return files
@@ -144,9 +147,11 @@ class Sources:
             raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
         return file._replace(copy=copy)
 
-    def _note_state(self, source: Source, files: tuple[SourceFile, ...], state: int) -> None:
+    def _note_state(self, source: FileSource, files: tuple[SourceFile, ...], found: TableState) -> None:
+        assert found.number is not None
+        said = {source.PINNED_AS: found.number, **({} if found.schema is None else {SCHEMA_ID: found.schema})}
         self._table_states.pop((source.name, files), None)
-        self._table_states[source.name, files] = state
+        self._table_states[source.name, files] = said
         while len(self._table_states) > AGREED_SETS:  # the oldest, which nobody has just listed
             self._table_states.pop(next(iter(self._table_states)), None)
 
@@ -158,9 +163,9 @@ class Sources:
         return self._places.files(source, [SourceFile(path, 0, 0, name) for path, name in named.items()])
 
     def table_state(self, source: Source, files: tuple[SourceFile, ...]) -> dict[str, int]:
-        """Of a table that was listed here, which state of it has these files: the option that says it, and what it says."""
-        state = self._table_states.get((source.name, files))
-        return {} if state is None or not isinstance(source, FileSource) else {source.PINNED_AS: state}
+        """Of a table that was listed here, which state of it has these files: the option that says it, and what it says; and, where that
+        does not say the columns, the id of their schema under SCHEMA_ID."""
+        return self._table_states.get((source.name, files), {})
 
     def _text(self, source: TextSource, file: SourceFile) -> SourceFile:
         return self._copied(source, file, source.reading, lambda: batches(source, file.path))

@@ -12,6 +12,7 @@ from featurestore.errors import FilesChangedError, ManifestError, SourceError
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
+from featurestore.sources.sources import SCHEMA_ID
 from featurestore.training.historical import Listing
 from featurestore.training.manifest import Manifest
 
@@ -24,6 +25,8 @@ class _Named(NamedTuple):
     modified: int
     state: int | None
     """The version or snapshot of the table that it was read of; None of other files."""
+    schema: int | None
+    """The schema of the table whose columns were read, where that is said."""
     seen: int | None
     """When (µs) it was first seen, where its rows are known from then."""
 
@@ -64,8 +67,8 @@ def _named(source: Source, manifest: Manifest) -> list[_Named]:
     word = source.PINNED_AS if isinstance(source, FileSource) else ""
     found = []
     for one in said:
-        path, size, modified, state, seen = (
-            one.get(name) for name in ("path", "size", "modified_ns", word, "first_seen")
+        path, size, modified, state, schema, seen = (
+            one.get(name) for name in ("path", "size", "modified_ns", word, SCHEMA_ID, "first_seen")
         )
         if not isinstance(path, str) or not isinstance(size, int) or not isinstance(modified, int):
             raise ManifestError(
@@ -77,7 +80,9 @@ def _named(source: Source, manifest: Manifest) -> list[_Named]:
             instant = None if seen is None else instant_of(datetime.fromisoformat(seen))
         except (TypeError, ValueError):
             raise ManifestError(f"The manifest of {manifest}: first_seen of {path} is no instant: {seen!r}") from None
-        found.append(_Named(path, size, modified, state if word else None, instant))
+        found.append(
+            _Named(path, size, modified, state if word else None, schema if isinstance(schema, int) else None, instant)
+        )
     return found
 
 
@@ -85,12 +90,11 @@ def _of_table(
     source: FileSource, offline: Offline, named: Sequence[_Named], manifest: Manifest
 ) -> tuple[SourceFile, ...]:
     """The files of a table in the state that a manifest names, which are those that it names."""
-    states = sorted({one.state for one in named if one.state is not None})
-    if len(states) > 1:
-        raise ManifestError(
-            f"The manifest of {manifest} names several of {source.PINNED_AS} for {source.title}: {states}"
-        )
-    pinned, word = source.pinned(states[0]), f"{source.PINNED_AS} {states[0]}"
+    states = {(one.state, one.schema) for one in named}
+    (state, schema), *others = states
+    if others or state is None:
+        raise ManifestError(f"The manifest of {manifest} names several of {source.PINNED_AS} for {source.title}")
+    pinned, word = source.pinned(state, schema), f"{source.PINNED_AS} {state}"
     try:
         files = offline.files(pinned)
         offline.check_unchanged(pinned, files)

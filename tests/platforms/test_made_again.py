@@ -27,6 +27,7 @@ from featurestore import (
     FeatureService,
     FeatureStore,
     FeatureView,
+    IcebergSource,
     ManualClock,
     Sum,
 )
@@ -253,3 +254,31 @@ def test_iceberg_frames_are_made_again(table: Table, tmp_path: Path, tell: Told)
             store.get_historical_features(SPINE, "model", sources_as_in=frames[1])
         assert values(store.get_historical_features(SPINE, "model", sources_as_in=frames[2])) == values(frames[2])
     tell("iceberg", version=f"pyiceberg {version('pyiceberg')}", ran="frames made again", compared=4 * 2 * 3)
+
+
+def test_iceberg_columns_are_those_that_were_read(table: Table, tmp_path: Path) -> None:
+    """Renamed and widened without a snapshot, and again after it: a snapshot alone does not say the columns."""
+    words = f'[catalogs.lake]\ntype = "sql"\nuri = "sqlite:///{tmp_path}/catalog.db"\n'
+    (tmp_path / "featurestore.toml").write_text(f'project = "shop"\ndefinitions = []\n{words}')
+    table.append(orders(1, 2, 3).cast(table.schema().as_arrow()))
+    with table.update_schema() as update:
+        update.rename_column("amount", "price")
+    of = IcebergSource("orders", catalog="lake", table="sales.orders", event_time="at")
+    last = FeatureView("last", entity=USER, source=of, refresh="1h", features=["price"])
+    with FeatureStore(tmp_path, clock=ManualClock(AT)) as store:
+        first = store.get_historical_features(SPINE, [last])
+        assert first.to_arrow()["last__price"].to_pylist() == [3, 2]
+        with table.update_schema() as update:
+            update.add_column("more", StringType())
+        table.append(
+            pa.table({"user": ["ann"], "at": pa.array([AT], pa.timestamp("us", "UTC")), "price": [9], "more": ["x"]})
+        )
+        assert store.get_historical_features(SPINE, [last]).to_arrow()["last__price"].to_pylist() == [9, 2]
+        again = store.get_historical_features(SPINE, [last], sources_as_in=first)
+        assert values(again) == values(first)
+        assert again.manifest["sources"] == first.manifest["sources"]
+        older = json.loads(json.dumps(first.manifest))  # of before manifests said the schema
+        del older["sources"]["orders"][0]["schema_id"]
+        older["sources"]["orders"][0]["snapshot"] = table.metadata.current_snapshot_id
+        with pytest.raises(SourceError, match="has other files than the manifest"):
+            store.get_historical_features(SPINE, [last], sources_as_in=older)

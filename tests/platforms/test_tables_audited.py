@@ -99,7 +99,7 @@ def test_a_delta_table_with_appends_deletions_and_compactions(tmp_path: Path, te
     with project(tmp_path / "shop", clock, of) as store:
         audited = lived(store, clock, changes, per_hour=2)
         assert audited.compared == 10 * 2 * 3 * 3
-        assert (audited.skewed, audited.left_out, audited.damaged) == (0, {}, {})
+        assert (audited.skewed, audited.not_audited, audited.damaged) == (0, {}, {})
         assert 0 < audited.rewritten < audited.compared / 2
         tell("delta", version=f"deltalake {version('deltalake')}", ran="served and audited", compared=audited.compared)
 
@@ -133,7 +133,7 @@ def test_a_delta_table_whose_rows_are_known_from_their_commits(tmp_path: Path) -
     with project(tmp_path / "shop", clock, of) as store:
         audited = lived(store, clock, changes, per_hour=1)
         assert audited.compared == 7 * 3 * 3
-        assert (audited.skewed, audited.rewritten, audited.left_out) == (0, 0, {})
+        assert (audited.skewed, audited.rewritten, audited.not_audited) == (0, 0, {})
         last = store.get_online_features([{"user": "ann"}, {"user": "ben"}], "model").to_arrow()
         assert last["rows__n"].to_pylist() == [3, 3]
 
@@ -162,7 +162,7 @@ def test_an_iceberg_table_with_appends_deletions_and_compactions(
         with project(tmp_path / "shop", clock, of, words) as store:
             audited = lived(store, clock, changes, per_hour=2)
             assert audited.compared == 9 * 2 * 3 * 3
-            assert (audited.skewed, audited.left_out, audited.damaged) == (0, {}, {})
+            assert (audited.skewed, audited.not_audited, audited.damaged) == (0, {}, {})
             assert 0 < audited.rewritten < audited.compared / 2
             what = f"pyiceberg {version('pyiceberg')}"
             tell("iceberg", version=what, ran="served and audited", compared=audited.compared)

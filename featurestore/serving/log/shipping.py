@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.durable.forks import closed_in_child
+from featurestore.durable.forks import closed_in_child, mutex, renewed_in_child
 from featurestore.durable.lock import close, taken
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.serving.log.segments import HOUR_US, ServedSegment, is_sound, listed, live_of, replaced_by
@@ -41,6 +41,12 @@ class ShippedLog:
 
     def __init__(self, url: str, project: str) -> None:
         self.url = f"{url.rstrip('/')}/{project}"
+        self._opening = mutex()
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """In a child, which fetches into a folder of its own: the parent's vanishes with the parent."""
         self._fetched: TemporaryFolder | None = None
 
     def listing(self) -> dict[Version, dict[str, int]]:
@@ -66,9 +72,11 @@ class ShippedLog:
 
     def fetched(self, version: Version, name: str, size: int) -> Path:
         """A file of the store on this machine, until this is closed. Raises FileNotFoundError, ObjectStoreError."""
-        if self._fetched is None:
-            self._fetched = TemporaryFolder()
-        path = self._fetched.path.joinpath(*version, name)
+        with self._opening:
+            if self._fetched is None:
+                self._fetched = TemporaryFolder()
+            folder = self._fetched.path
+        path = folder.joinpath(*version, name)
         if not path.exists() or path.stat().st_size != size:
             path.parent.mkdir(parents=True, exist_ok=True)
             coming = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}-{name}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from featurestore.durable.forks import event, renewed_in_child
+
 CLOSING_SECONDS = 10.0
 """Seconds for which closing waits for a file that is on its way."""
 
@@ -14,13 +16,18 @@ class ShippingThread:
 
     def __init__(self, ship: Callable[[Callable[[], None]], object], failed: Callable[[BaseException], None]) -> None:
         self._ship, self._failed = ship, failed
-        self._due, self._closed = threading.Event(), False
+        self._due, self._closed = event(), False
+        self.renew()
+        renewed_in_child(self)
+
+    def renew(self) -> None:
+        """No thread runs: as it is made, and in a child."""
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Ship what is due, and return at once. Called by one thread, which in a forked child is another."""
+        """Ship what is due, and return at once. Called by one thread."""
         self._due.set()
-        if not self._closed and (self._thread is None or not self._thread.is_alive()):
+        if not self._closed and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="serving log shipping", daemon=True)
             self._thread.start()
 
@@ -28,7 +35,7 @@ class ShippingThread:
         """Stop after the file that is on its way; idempotent."""
         self._closed = True
         self._due.set()
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(CLOSING_SECONDS)
 
     def _run(self) -> None:
@@ -39,7 +46,7 @@ class ShippingThread:
                 return
             try:
                 self._ship(self._between)
-            except InterruptedError:
+            except InterruptedError:  # it is closed
                 return
             except Exception as error:  # noqa: BLE001 - a store may fail in any way, and is tried again the next time
                 self._failed(error)

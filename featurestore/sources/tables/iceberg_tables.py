@@ -57,7 +57,7 @@ class IcebergTables:
         library(source)
         properties = {} if place is not None else _catalog_of(source, catalogs)
         with _told(source, properties), _opened(source, place, properties) as table:
-            key = (table.metadata_location, source.snapshot, source.ref, source.arrives)
+            key = (table.metadata_location, source.snapshot, source.ref, source.columns_of, source.arrives)
             known = self._known.get(source.name)
             if known is None or known[0] != key:
                 planning = _Planned(source, table, partial(_told, source, properties), self._columns_of)
@@ -124,8 +124,16 @@ class _Planned(NamedTuple):
     columns: Callable[[Table, Any, str], Any]
 
     def schema(self, pinned: int | None) -> Schema:
-        """The columns of a snapshot; None: of the current one, those that the table has now."""
-        return self.table.scan(snapshot_id=pinned).projection()
+        """The columns of a snapshot; None: of the current one, those that the table has now. SourceError where the table has not the schema
+        any more that a source names."""
+        if self.source.columns_of is None:
+            return self.table.scan(snapshot_id=pinned).projection()
+        found = self.table.schemas().get(self.source.columns_of)
+        if found is None:
+            raise source_error(
+                self.source, f"its table has no schema {self.source.columns_of} any more: schemas are expired"
+            )
+        return found
 
     def state(self, pinned: int | None, schema: Schema) -> TableState:
         """The files of a snapshot, None: of the current one, with these columns."""
@@ -146,7 +154,7 @@ class _Planned(NamedTuple):
         if files and all(file.as_is and lacks for file, lacks in found):
             # Of columns that no file has nobody knows the types: one is copied, which has them all.
             files[0] = files[0]._replace(as_is=False)
-        return TableState(str(self.table.metadata.table_uuid), current, files, {})
+        return TableState(str(self.table.metadata.table_uuid), current, files, {}, schema.schema_id)
 
     def _file(self, schema: Schema, task: FileScanTask) -> tuple[TableFile, bool]:
         """A data file, and whether it lacks a column of the table where it is read as it is."""

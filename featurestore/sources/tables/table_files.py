@@ -60,6 +60,8 @@ class TableState(NamedTuple):
     files: list[TableFile]
     came: Mapping[str, Arrival]
     """By path, of files whose rows are known from when they came."""
+    schema: int | None = None
+    """The id of the schema whose columns they have, where the number does not say that."""
 
 
 def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arrival]:
