@@ -100,6 +100,7 @@ def test_delta_frames_are_made_again(store: FeatureStore, tmp_path: Path, tell: 
         compared += 2 * 3
     assert len({json.dumps(values(frame), default=str) for frame in frames}) == 5  # a compaction changes none
     assert values(store.get_historical_features(SPINE, service)) == newest  # which a pinned reading does not touch
+    store.apply([service])
     manifest = store.load_manifest(frames[1])
     assert values(store.get_historical_features(SPINE, manifest, sources_as_in=manifest)) == values(frames[1])
     DeltaTable(folder).vacuum(0, dry_run=False, enforce_retention_duration=False)

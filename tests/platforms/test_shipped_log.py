@@ -25,6 +25,8 @@ import pytest
 from featurestore import FeatureStore, ManualClock
 from featurestore.errors import ConfigError, LogError, NotFoundError
 from featurestore.serving.log.serving_log import segments
+from featurestore.serving.log.shipping import ship
+from featurestore.serving.log.upkeep import Limits
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import bad_way, s3_server
 from tests.servers import free_port
@@ -100,6 +102,13 @@ def requests(store: FeatureStore) -> list[str]:
 
 def local(store: FeatureStore) -> list[Path]:
     return sorted(store.config.serving_log.folder.glob("*/*/[0-9]*.parquet"))
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_each_hour_is_shipped_once_and_read_from_there(s3: pafs.FileSystem, tmp_path: Path, tell: Told) -> None:
@@ -178,12 +187,42 @@ def test_nothing_is_deleted_that_is_not_there(s3: pafs.FileSystem, tmp_path: Pat
                 store.compact_serving_log()
             with pytest.raises(LogError, match="are not to be had"):
                 store.audit()
+            shipping = store._project.serving_log._shipping  # as a process that serves does it
+            assert shipping is not None
+            shipping.wake()
+            wait_until(lambda: "s3://logs/served/shop" in (store.serving_log_losses().last_error or ""))
         assert there(s3) == {}
         assert len({path.name.split("-")[0] for path in local(store)}) >= 3
-        store.compact_serving_log()
+        shipping.wake()  # the same thread
+        wait_until(lambda: not local(store))
         assert len(there(s3)) == 3
-        assert local(store) == []
         assert requests(store) == NINE
+
+
+def test_what_was_damaged_there_is_told(s3: pafs.FileSystem, tmp_path: Path) -> None:
+    """As what was damaged here is: the rest is audited. One that came by half is shipped again while it is here."""
+    store, clock = filled(shop(tmp_path / "shop", 'retention = "1h"'))
+    with store:
+        clock.set(TEN + 2 * HOUR + timedelta(minutes=10))
+        store._project.serving_log._limits = Limits  # type: ignore[method-assign]
+        store.compact_serving_log()
+        name, size = min(there(s3).items())
+        with s3.open_input_file(name) as file:
+            whole = file.read()
+        with s3.open_output_stream(name) as file:
+            file.write(whole[: size // 2])
+        done = store.compact_serving_log()
+        assert done is not None
+        assert done.shipped == 1
+        assert there(s3)[name] == size
+        for path in local(store):
+            path.unlink()
+        with s3.open_output_stream(name) as file:
+            file.write(whole[:200] + b"?" + whole[201:])
+        audited = store.audit()
+        assert (audited.compared, audited.skewed) == (3, 0)
+        (damaged,) = audited.damaged
+        assert damaged.endswith(name.rpartition("/")[2])
 
 
 KILLED = """
@@ -292,9 +331,6 @@ def test_a_forgotten_key_leaves_the_store(s3: pafs.FileSystem, tmp_path: Path) -
         assert log.there is not None
         live = {name for version in log.there.listing() for name in log.there.segments(other)[version]}
         assert not any(path.is_relative_to(other) for path in live)  # what is in the store replaces it
-        from featurestore.serving.log.shipping import ship
-        from featurestore.serving.log.upkeep import Limits
-
         assert ship(other, log.there, Limits(), now=int(clock().timestamp() * 1e6)) is not None
         assert there(s3) == before
 
@@ -305,16 +341,9 @@ from featurestore.serving.log import serving_log
 serving_log.UPKEEP_SECONDS = 0.2
 serving_log.FLUSH_SECONDS = 0.1
 from featurestore.cli import main
-sys.argv = ["featurestore", "--repo", sys.argv[1], "serve", "--port", sys.argv[2]]
+sys.argv = ["featurestore", "--repo", sys.argv[1], "serve", "--no-authentication", "--port", sys.argv[2]]
 main()
 """
-
-
-def wait_until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_server_ships_and_answers_while_the_way_is_cut(s3: pafs.FileSystem, tmp_path: Path) -> None:

@@ -199,13 +199,21 @@ def _closed(
     """The files of a version that are to be shipped: of hours that are over and merged, sound, not there, and replaced by none that
     is here or there."""
     here = listed(folder.joinpath(*version))
-    over = [file for file in here if (file.hour + 1) * HOUR_US + SETTLED_US <= now and file.path.name not in names]
+    past = [file for file in here if (file.hour + 1) * HOUR_US + SETTLED_US <= now]
+    over = [file for file in past if names.get(file.path.name) != _size(file.path)]
     if not over:
         return ()
     hours = {file.hour for file in over}
     first, last = min(hours) * HOUR_US, (max(hours) + 1) * HOUR_US
     counting = {file.path.name for file in there.live(folder, version, names, since=first, until=last)}
     return [file for file in over if file.path.name in counting and is_sound(file.path)]
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where it is gone."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return None
 
 
 def _delete_shipped(folder: Path, known: Mapping[Version, Mapping[str, int]], limits: Limits, now: int) -> Shipped:
@@ -215,9 +223,9 @@ def _delete_shipped(folder: Path, known: Mapping[Version, Mapping[str, int]], li
         if not is_alone:
             return Shipped()
         files = [file for version in local_versions(folder) for file in listed(folder.joinpath(*version))]
-        sizes = {file.path: file.path.stat().st_size for file in files}
-        shipped = [file for file in files if _names(known, file.path).get(file.path.name) == sizes[file.path]]
-        over = sum(sizes.values()) - limits.max_bytes if limits.max_bytes is not None else 0
+        sizes = {file.path: _size(file.path) for file in files}
+        shipped = [file for file in files if _names(known, file.path).get(file.path.name, -1) == sizes[file.path]]
+        over = sum(size or 0 for size in sizes.values()) - limits.max_bytes if limits.max_bytes is not None else 0
         done = Shipped()
         for file in sorted(shipped, key=lambda file: file.last):
             is_old = limits.retention is not None and file.last < now - limits.retention
