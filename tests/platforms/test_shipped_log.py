@@ -350,9 +350,9 @@ def test_a_server_ships_and_answers_while_the_way_is_cut(s3: pafs.FileSystem, tm
     """What its thread that ships waits for keeps neither lookups nor the log waiting."""
     store, _ = filled(shop(tmp_path / "shop"))
     store.close()
-    clock = FeatureStore(tmp_path / "shop")
-    with clock as now:
+    with FeatureStore(tmp_path / "shop") as now:
         now.materialize(progress=False)
+        folder = now.config.serving_log.folder
     port = free_port()
     with bad_way() as way:
         way.stalls, way.left = True, 0
@@ -381,7 +381,7 @@ def test_a_server_ships_and_answers_while_the_way_is_cut(s3: pafs.FileSystem, tm
                 assert asked(number)["rows"]
 
             def logged() -> int:
-                files = segments(tmp_path / "shop" / "served").values()
+                files = segments(folder).values()
                 return sum(pq.read_metadata(path).num_rows for of in files for path in of)
 
             wait_until(lambda: logged() >= len(NINE) + 20)
