@@ -117,6 +117,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "statistics.keep_hours": POSITIVE,
     "serving_log.retention": (*TEXT, ('"30 days"', "must be a duration such as '30d' or '12h'"), ('"30"', "must be a duration")),
     "serving_log.max_bytes": (*POSITIVE, ('"1GB"', "must be a whole number")),
+    "serving_log.ship_to": (*TEXT, ('"served"', "must be a folder in an object store, such as s3://bucket/served"), ('"s3://a:b@c/d"', "must be a folder")),
 }  # fmt: skip
 FOREIGN = re.compile(r"Input should|Value error|valid (string|tuple|number)|pydantic")
 

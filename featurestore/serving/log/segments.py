@@ -22,6 +22,7 @@ from featurestore.durable.disk import sync
 from featurestore.durable.own_folder import own_folder
 from featurestore.durable.parquet import storable
 from featurestore.lazy import pa, pq
+from featurestore.sources.object_stores import readable
 
 HOUR_US = 3_600_000_000
 """µs: what is merged into one file."""
@@ -130,11 +131,7 @@ def segments(
 
 def live(version: Path) -> list[ServedSegment]:
     """The files of one service version that count, oldest first."""
-    return live_of(listed(version))
-
-
-def live_of(files: Sequence[ServedSegment]) -> list[ServedSegment]:
-    """Those files of one service version that count."""
+    files = listed(version)
     gone = replaced(files)
     return [file for file in files if file.path.name not in gone]
 
@@ -155,8 +152,17 @@ def replaced_by(file: ServedSegment) -> set[str]:
     """The names of the files that a merged one stands for; none where it is gone, or damaged: they count again then, those
     that are still there."""
     try:
-        metadata = pq.read_schema(file.path).metadata or {} if is_sound(file.path) else {}
-    except (FileNotFoundError, pa.ArrowException):
+        return replaced_in(file.path) if is_sound(file.path) else set()
+    except FileNotFoundError:
+        return set()
+
+
+def replaced_in(place: Path | str) -> set[str]:
+    """What a merged file says that it stands for, of one in an object store by its URL; nothing where it is damaged. Raises
+    FileNotFoundError, ObjectStoreError."""
+    try:
+        metadata = pq.read_schema(place if isinstance(place, Path) else readable(place)).metadata or {}
+    except pa.ArrowException:
         return set()
     return set(json.loads(metadata.get(REPLACES, b"[]")))
 

@@ -9,6 +9,7 @@ again, to the same place. What a merged file replaces it replaces there too, and
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from featurestore.durable.forks import closed_in_child, mutex, renewed_in_child
 from featurestore.durable.lock import close, taken
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.serving.log.segments import HOUR_US, ServedSegment, is_sound, listed, live_of, replaced_by
+from featurestore.serving.log.segments import HOUR_US, ServedSegment, is_sound, listed, replaced_by, replaced_in
 from featurestore.serving.log.upkeep import SETTLED_US, Limits, alone, delete
 from featurestore.sources import object_stores
 
@@ -41,6 +42,7 @@ class ShippedLog:
 
     def __init__(self, url: str, project: str) -> None:
         self.url = f"{url.rstrip('/')}/{project}"
+        self._replaces: dict[str, set[str]] = {}  # of merged files, by name, which is that of their content
         self._opening = mutex()
         self.renew()
         renewed_in_child(self)
@@ -113,9 +115,8 @@ class ShippedLog:
         for version in sorted(there.keys() | local_versions(folder)):
             if service in {None, version[0]}:
                 live = self.live(folder, version, there.get(version, {}), since=since, until=until)
-                paths = [file.path for file in live if file.is_within(since, until)]
-                if paths:
-                    found[version] = paths
+                if live:
+                    found[version] = [file.path for file in live]
         return found
 
     def _forget_others(self, there: Mapping[Version, Mapping[str, int]]) -> None:
@@ -125,23 +126,50 @@ class ShippedLog:
                 path.unlink(missing_ok=True)
 
     def live(
-        self,
-        folder: Path,
-        version: Version,
-        there: Mapping[str, int],
-        *,
-        since: int | None = None,
-        until: int | None = None,
-    ) -> list[ServedSegment]:
-        """The files of a service version that count, here and there, the oldest first: of those hours that have any within the bounds."""
-        here = {file.path.name: file for file in listed(folder.joinpath(*version))}
-        every = [*here.values(), *(ServedSegment.of(Path(name)) for name in there.keys() - here.keys())]
-        hours = {file.hour for file in every if file.is_within(since, until)}
-        of_hours = [
-            file if file.path.name in here else file._replace(path=self.fetched(version, file.path.name, there[file.path.name]))
-            for file in every if file.hour in hours
-        ]  # fmt: skip
-        return live_of(sorted(of_hours, key=lambda file: (file.first, file.path.name)))
+        self, folder: Path, version: Version, names: Mapping[str, int],
+        *, since: int | None = None, until: int | None = None,
+    ) -> list[ServedSegment]:  # fmt: skip
+        """The files of a service version that count, here and there, the oldest first, within the bounds (µs); those that lie there
+        alone are fetched. names: those there, with their bytes. Raises FileNotFoundError, ObjectStoreError."""
+        found = self.counting(folder, version, names, since=since, until=until)
+        return [file if file.path.exists() else self._fetched_of(version, file, names) for file in found]
+
+    def _fetched_of(self, version: Version, file: ServedSegment, names: Mapping[str, int]) -> ServedSegment:
+        name = file.path.name
+        if name not in names:
+            raise FileNotFoundError(str(file.path))  # it was merged into another since it was listed
+        return file._replace(path=self.fetched(version, name, names[name]))
+
+    def counting(
+        self, folder: Path, version: Version, names: Mapping[str, int],
+        *, since: int | None = None, until: int | None = None,
+    ) -> list[ServedSegment]:  # fmt: skip
+        """Those files by where they would lie here: of merged ones in the store the end is read, which says what they replace."""
+        place = folder.joinpath(*version)
+        here = {file.path.name for file in listed(place)}
+        every = sorted(
+            (ServedSegment.of(place / name) for name in here | names.keys()),
+            key=lambda file: (file.first, file.path.name),
+        )
+        within = [file for file in every if file.is_within(since, until)]
+        several = {hour for hour, count in Counter(file.hour for file in every).items() if count > 1}
+        hours = {file.hour for file in within} & several
+        merged = [file for file in every if file.merged and file.hour in hours]
+        gone = {name for file in merged for name in self._replaced_by(file, is_here=file.path.name in here)}
+        return [file for file in within if file.path.name not in gone]
+
+    def _replaced_by(self, file: ServedSegment, *, is_here: bool) -> set[str]:
+        if is_here:
+            return replaced_by(file)
+        name = file.path.name
+        if name not in self._replaces:
+            try:
+                self._replaces[name] = replaced_in(self._place(file.path))
+            except object_stores.ObjectStoreError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    raise error.__cause__ from None
+                raise
+        return self._replaces[name]
 
     def close(self) -> None:
         """Remove what was fetched; idempotent."""
@@ -205,7 +233,7 @@ def _closed(
         return ()
     hours = {file.hour for file in over}
     first, last = min(hours) * HOUR_US, (max(hours) + 1) * HOUR_US
-    counting = {file.path.name for file in there.live(folder, version, names, since=first, until=last)}
+    counting = {file.path.name for file in there.counting(folder, version, names, since=first, until=last)}
     return [file for file in over if file.path.name in counting and is_sound(file.path)]
 
 
