@@ -273,7 +273,7 @@ def test_old_hours_are_merged_and_older_ones_deleted_as_configured(tmp_path: Pat
         tmp_path, "compact"
     )
     told = orjson.loads(command(tmp_path, "compact", "--json"))
-    assert told == {"serving log": {"merged": 0, "into": 0, "removed": 0, "deleted": 0, "freed": 0}}
+    assert told == {"serving log": {"merged": 0, "into": 0, "removed": 0, "deleted": 0, "freed": 0, "shipped": 0}}
     assert segments(folder) == {}
 
 
