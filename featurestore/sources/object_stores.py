@@ -67,7 +67,7 @@ class Stored(NamedTuple):
     """Bytes."""
     modified: int
     """ns since the epoch: the second in which it was written, and in place of what is below it, which stores do not tell, a
-    digest of its ETag, of Google's store of its generation. So it differs where the content does."""
+    digest of its ETag; Google's store tells it whole. So it differs where the content does."""
 
 
 def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
@@ -263,8 +263,7 @@ def _one_stored(scheme: str, system: Any, info: Any) -> Stored | None:
     if tag is None:
         try:
             with system.open_input_file(info.path) as file:
-                said = file.metadata()
-                tag = said.get("generation") or said.get("ETag") or b""
+                tag = file.metadata().get("ETag", b"")
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
