@@ -23,7 +23,7 @@ from featurestore.config import Config, load_config
 from featurestore.declare.arguments import checked, named
 from featurestore.declare.durations import asked_duration, asked_instant, began
 from featurestore.declare.problems import shown
-from featurestore.declare.zones import read_as_utc, said_zones
+from featurestore.declare.zones import naive_notices
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import (
@@ -107,7 +107,7 @@ from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts, whole_rows
 from featurestore.training.pinned import pinned_listing
-from featurestore.training.snapshot import TIMESTAMP, snapshot
+from featurestore.training.snapshot import TIMESTAMP, AskedInstants, snapshot
 from featurestore.training.training_frame import TrainingFrame, described_frame, enter, journalled, writable_folder
 from featurestore.types import FIRST_MICRO, LAST_MICRO
 
@@ -280,7 +280,7 @@ class FeatureStore(BoundToProcess):
         return instant
 
     def _say_naive(self, value: Any, option: str) -> None:
-        for notice in _naive_notices([value], option):
+        for notice in naive_notices([value], option):
             self._say(notice)
 
     def history(self) -> tuple[Version, ...]:
@@ -346,11 +346,9 @@ class FeatureStore(BoundToProcess):
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next."""
         options, service = Options(with_status=with_status), self._service(features)
-        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
-        given = list(every)
-        instants = [asked_instant(one, "at") for one in given]
-        frame = snapshot(service, self.offline, at=instants, now=self._project.now(), options=options)
-        frame.manifest["notices"] += _naive_notices(given, "at")
+        asked = AskedInstants.of(at)
+        frame = snapshot(service, self.offline, at=asked.at, now=self._project.now(), options=options)
+        frame.manifest["notices"] += asked.notices
         return self._journalled(frame, service)
 
     @checked
@@ -384,8 +382,7 @@ class FeatureStore(BoundToProcess):
         """Write a snapshot that is too large to be made at once, as `historical_parts` does: several instants a file where there are few
         keys, else a range of keys at one instant."""
         options, service = Options(with_status=with_status), self._service(features)
-        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
-        instants, now = [asked_instant(one, "at") for one in every], self._project.now()
+        instants, now = AskedInstants.of(at).at, self._project.now()
         place = writable_folder(folder)
         written = snapshot_parts(
             place, service, self.offline, at=instants, now=now, options=options, part_rows=part_rows
@@ -424,8 +421,7 @@ class FeatureStore(BoundToProcess):
     ) -> Estimate:  # fmt: skip
         """The same of a snapshot, whose keys are counted about. part_rows: of `snapshot_parts`."""
         options, service = Options(with_status=with_status), self._service(features)
-        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
-        instants, now = [asked_instant(one, "at") for one in every], self._project.now()
+        instants, now = AskedInstants.of(at).at, self._project.now()
         return estimate_snapshot(
             service,
             self.offline,
@@ -1064,9 +1060,3 @@ def _seconds(within_seconds: float | None) -> float:
 
 def _patience(within_seconds: float | None, when_unavailable: str) -> Patience:
     return Patience(_seconds(within_seconds), when_unavailable == "defaults")
-
-
-def _naive_notices(given: Iterable[Any], option: str) -> list[str]:
-    """A notice where one of the instants given for an option has no zone."""
-    is_naive = any(False in said_zones(value) for value in given if isinstance(value, datetime))
-    return [read_as_utc([option], "give it one where it is local")] if is_naive else []

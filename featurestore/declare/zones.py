@@ -56,3 +56,9 @@ def _unzoned(of: pa.DataType) -> pa.DataType:
 def read_as_utc(columns: Iterable[str], advice: str = LOCAL) -> str:
     """The notice of columns whose instants have no zone."""
     return f"timestamps without a zone are read as UTC: {', '.join(map(repr, columns))}; {advice}"
+
+
+def naive_notices(given: Iterable[Any], option: str) -> list[str]:
+    """A notice where one of the instants given for an option has no zone."""
+    is_naive = any(False in said_zones(value) for value in given if isinstance(value, datetime))
+    return [read_as_utc([option], "give it one where it is local")] if is_naive else []

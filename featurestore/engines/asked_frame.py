@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from featurestore.declare.sources import Source
 from featurestore.durable.temporary import TemporaryFolder
+from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.steps import Step, steps_of
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
 from featurestore.errors import SourceError
@@ -30,6 +31,7 @@ from featurestore.training.kernel import (
     source_counts,
     status_name,
 )
+from featurestore.training.snapshot import TIMESTAMP, AskedInstants, check_snapshot
 from featurestore.training.training_frame import enter, manifest_beside, write_manifest
 
 SEND_BYTES = 16_000_000
@@ -48,6 +50,10 @@ class RowMover(Protocol[Rows]):
     def evaluated(self, rows: Rows, task: FunctionTask) -> Rows:
         """The rows with the on-demand features, which need no other row."""
 
+    def keyed(self, task: KeysTask, here: pa.Table) -> Rows:
+        """The spine of a snapshot. Keys are found in the rows of the task's routes wherever these are read, equal ones, those that are
+        `here` among them, are brought into one partition, and there the task makes the rows of the spine."""
+
 
 @dataclass(frozen=True)
 class AskedFrame:
@@ -61,6 +67,9 @@ class AskedFrame:
     listing: Listing
     manifest: dict[str, Any]
 
+    raw: dict[str, RawColumns]
+    """By source its columns."""
+
     @classmethod
     def of(cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str]) -> Self:
         """Resolve features, and list the files of their sources. versions: those of the engine, for the manifest."""
@@ -70,21 +79,35 @@ class AskedFrame:
         listing = listing_of(service, project.offline)
         manifest = manifest_of(service, project.offline, listing, now=now, options=options)
         manifest["versions"] |= versions
-        return cls(project, service, options, now, listing, manifest)
+        raw = {part.view.source.name: project.offline.raw_types(part.view.source) for part in service.parts}
+        return cls(project, service, options, now, listing, manifest, raw)
+
+    @classmethod
+    def of_snapshot(
+        cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str], instants: AskedInstants
+    ) -> Self:
+        """The same of a snapshot. SpineError where the service has none."""
+        asked = cls.of(store, features, options, versions)
+        check_snapshot(asked.service)
+        asked.manifest["notices"] += instants.notices
+        return asked
+
+    @property
+    def spine_columns(self) -> list[str]:
+        """The columns of the spine of a snapshot."""
+        return [*self.service.key_inputs, TIMESTAMP]
 
     def answer(
         self, engine: RowMover[Rows], rows: Rows, spine: Sequence[str], *, limits: TaskLimits, send_bytes: int
     ) -> tuple[Rows, Counts]:
         """The rows of a spine, whose columns these are, with all features, and what this process counted itself."""
-        sources = {part.view.source.name: part.view.source for part in self.service.parts}
-        raw = {name: self.project.offline.raw_types(source) for name, source in sources.items()}
         nothing = {part.name: 0 for part in self.service.parts}
-        steps, counts = steps_of(self.service, raw), Counts(conflicts=nothing, past=nothing)
+        steps, counts = steps_of(self.service, self.raw), Counts(conflicts=nothing, past=nothing)
         with self.project.offline.session(files=self.listing) as session, session.reading():
             counts += check_sources(session, self.service, now=self.now)
         forgotten = self.project.offline.forgotten()
         for number, step in enumerate(steps):
-            sent, counted = self._sent(step, raw, send_bytes)
+            sent, counted = self._sent(step, send_bytes)
             counts += counted
             of = frozenset(part.name for route in step.routes for part in route.parts if not route.by_identity)
             rows = engine.answered(
@@ -94,13 +117,23 @@ class AskedFrame:
             rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits))
         return rows, counts
 
-    def _sent(self, step: Step, raw: Mapping[str, RawColumns], most: int) -> tuple[dict[str, pa.Table], Counts]:
+    def snapshot(self, engine: RowMover[Rows], at: Sequence[int], *, limits: TaskLimits) -> Rows:
+        """The spine of a snapshot at these instants (µs): every key that any row of the files ever had at each of them."""
+        steps = steps_of(self.service, self.raw)
+        routes = tuple(route for step in steps for route in step.routes)
+        task = KeysTask(self.service, routes, tuple(at), limits, self.project.offline.forgotten())
+        sent = [part for step in steps for part in step.service.parts if part.view.source in step.sent]
+        with self.project.offline.session(files=self.listing) as session, session.reading():
+            here = task.found(sent, session)
+        return engine.keyed(task, here)
+
+    def _sent(self, step: Step, most: int) -> tuple[dict[str, pa.Table], Counts]:
         """The rows of a step's sources that go to every partition, and by part how many of them cannot count."""
         sent: dict[str, pa.Table] = {}
         counted = Counts()
         for source in step.sent:
             parts = [part for part in step.service.parts if part.view.source.name == source.name]
-            columns = read_columns(source, [part.view for part in parts], raw[source.name])
+            columns = read_columns(source, [part.view for part in parts], self.raw[source.name])
             with self.project.offline.session(files=self.listing) as session, session.reading():
                 table = session.rows(source, columns)
                 counted += source_counts(session, parts)

@@ -57,6 +57,14 @@ def buckets_of_spread(rows: pa.Table, route: Route, count: int, offline: Offline
         return _apart(rows.drop_columns(names), session.connection, sql, count)
 
 
+def buckets_of_keys(keys: pa.Table, count: int, offline: Offline) -> list[pa.Table]:
+    """The keys of a snapshot, of which none is null."""
+    with offline.session() as session:
+        session.connection.register("found", keys.append_column("row", pa.array(np.arange(keys.num_rows))))
+        sql = f"SELECT row, {_bucket([quote(name) for name in keys.column_names], 'row', count)} FROM found"
+        return _apart(keys, session.connection, sql, count)
+
+
 def _bucket(values: Sequence[str], row: str, count: int, known: str = "true") -> str:
     """SQL of a row's bucket. known: whether its values say it."""
     there = " AND ".join([known, *(f"({value}) IS NOT NULL" for value in values)])

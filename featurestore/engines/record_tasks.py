@@ -15,7 +15,15 @@ from typing import NamedTuple
 import orjson
 
 from featurestore.engines.steps import Route
-from featurestore.engines.tasks import BATCH_ROWS, COUNTS, TaskLimits, engine_of, key_column, restored_rows
+from featurestore.engines.tasks import (
+    BATCH_ROWS,
+    COUNTS,
+    TaskLimits,
+    batches_of_table,
+    engine_of,
+    key_column,
+    restored_rows,
+)
 from featurestore.lazy import pa, pc
 from featurestore.materialize.kernel import (
     BATCH_KEYS,
@@ -81,7 +89,7 @@ class RecordTask:
         """The keys that were asked for, where every key is, and what was written."""
         given = list(batches)
         if not sum(batch.num_rows for batch in given):
-            yield from told().to_batches() or [pa.RecordBatch.from_pylist([], told().schema)]
+            yield from batches_of_table(told())
             return
         table, view = pa.Table.from_batches(given), self.run.view
         rows, new_from = self._placed(table)

@@ -199,8 +199,7 @@ class FunctionTask:
                 rows = _plain(self.evaluated(table.filter(pc.is_null(table[COUNTS])), offline))
                 for name in rows.column_names[told.num_columns :]:
                     told = told.append_column(name, pa.nulls(told.num_rows, rows[name].type))
-                found = pa.concat_tables([rows, told]).combine_chunks()
-                yield from found.to_batches() or [pa.RecordBatch.from_pylist([], found.schema)]
+                yield from batches_of_table(pa.concat_tables([rows, told]))
 
     def evaluated(self, rows: pa.Table, offline: Offline) -> pa.Table:
         """Rows with the functions' columns after the others."""
@@ -283,6 +282,12 @@ def _apart(batches: Iterator[pa.RecordBatch], names: list[str]) -> tuple[list[pa
             for part, name in zip(parts, names, strict=True):
                 part.insert(0, pa.RecordBatch.from_struct_array(batch[name].slice(0, 0)))
     return ([pa.Table.from_batches(part) for part in parts] if is_begun else None), counts
+
+
+def batches_of_table(table: pa.Table) -> list[pa.RecordBatch]:
+    """The rows of a table in batches, of which there is at least one, that says the columns."""
+    whole = table.combine_chunks()
+    return whole.to_batches(max_chunksize=BATCH_ROWS) or [pa.RecordBatch.from_pylist([], whole.schema)]
 
 
 def _plain(table: pa.Table) -> pa.Table:

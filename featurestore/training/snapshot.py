@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from featurestore.declare.durations import asked_instant
+from featurestore.declare.zones import naive_notices
 from featurestore.errors import SpineError
 from featurestore.lazy import pa, pq
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.semantics.engine import batches_of
-from featurestore.semantics.service import ResolvedService
+from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.values import canonical, scalars
 from featurestore.sources.copies import write_parquet
 from featurestore.sources.offline import Offline
@@ -26,6 +30,20 @@ TIMESTAMP = "event_timestamp"
 
 KEYS_AT_ONCE = 1 << 17
 """Keys that are written to a file at once, a row group of it."""
+
+
+class AskedInstants(NamedTuple):
+    """The instants (µs) of a snapshot, and what whoever gave them is told."""
+
+    at: tuple[int, ...]
+    notices: list[str]
+
+    @classmethod
+    def of(cls, at: datetime | Sequence[datetime]) -> AskedInstants:
+        """Those that a caller gives: one, or several. RequestError where one is none."""
+        every: Iterable[Any] = [at] if isinstance(at, (datetime, str)) or not isinstance(at, Iterable) else at
+        given = list(every)
+        return cls(tuple(asked_instant(one, "at") for one in given), naive_notices(given, "at"))
 
 
 def snapshot(
@@ -59,14 +77,14 @@ def write_keys(service: ResolvedService, offline: Offline, listing: Listing, pat
     there are."""
     keys = _one_key(service)
     with offline.session(files=listing) as session, session.reading():
-        every = session.connection.sql(f"{_keys_sql(service, session, keys)} ORDER BY ALL")
+        every = session.connection.sql(f"{snapshot_keys_sql(service.parts, session, keys)} ORDER BY ALL")
         reader = batches_of(every, KEYS_AT_ONCE)
         write_parquet(path, reader.schema, iter(reader))
     return int(pq.read_metadata(path).num_rows)
 
 
 def keys_at(service: ResolvedService, keys: pa.Table, at: Sequence[int]) -> pa.Table:
-    """The spine of a snapshot: some of the keys that `write_keys` wrote at each of `at` (µs), one instant after the other."""
+    """The spine of a snapshot: some of the keys, as `snapshot_keys_sql` gives them, at each of `at` (µs), one instant after the other."""
     names = _one_key(service)
     spine = keys.take(pa.array(np.tile(np.arange(keys.num_rows), len(at))))
     spine = spine.rename_columns(names) if names else spine.select([])
@@ -84,7 +102,7 @@ def next_keys(service: ResolvedService, offline: Offline, *, after: Sequence[Sca
 
     def read() -> pa.Table:
         with offline.session(files=listing_of(service, offline)) as session, session.reading():
-            sql = _keys_sql(service, session, keys)
+            sql = snapshot_keys_sql(service.parts, session, keys)
             if after is not None and not keys:
                 sql = f"{sql} LIMIT 0"  # there is one key, without a column
             elif after is not None:
@@ -92,8 +110,8 @@ def next_keys(service: ResolvedService, offline: Offline, *, after: Sequence[Sca
                     name: pa.array([value], service.key_inputs[name].arrow)
                     for name, value in zip(keys, after, strict=True)
                 }
-                session.connection.register("given", pa.table(list(given.values()), names=_columns(keys)))
-                columns = ", ".join(_columns(keys))
+                session.connection.register("given", pa.table(list(given.values()), names=key_names(keys)))
+                columns = ", ".join(key_names(keys))
                 sql = f"SELECT * FROM ({sql}) WHERE ({columns}) > (SELECT ({columns}) FROM given)"
             return session.connection.sql(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT {most}").to_arrow_table()
 
@@ -118,17 +136,17 @@ def _one_key(service: ResolvedService) -> list[str]:
     return keys
 
 
-def _columns(keys: Sequence[str]) -> list[str]:
+def key_names(keys: Sequence[str]) -> list[str]:
     """What the columns of a key are called in SQL; one is constant for an entity without keys."""
     return [f"c{place}" for place in range(max(1, len(keys)))]
 
 
-def _keys_sql(service: ResolvedService, session: Session, keys: Sequence[str]) -> str:
-    """Every key that any row of a service's views ever had, once."""
+def snapshot_keys_sql(parts: Sequence[ServiceView], session: Session, keys: Sequence[str]) -> str:
+    """Every key that any row of the parts of a service ever had, once, as columns of `key_names`."""
     per_part = []
-    for part in service.parts:
+    for part in parts:
         places = [part.inputs.index(name) for name in keys] or [0]
-        selected = ", ".join(f"k{i} AS {column}" for i, column in zip(places, _columns(keys), strict=True))
+        selected = ", ".join(f"k{i} AS {column}" for i, column in zip(places, key_names(keys), strict=True))
         per_part.append(f"SELECT {selected} FROM ({all_keys_sql(part.view, session.scan(part.view.source))})")
     return f"SELECT * FROM ({' UNION '.join(per_part)})"
 
@@ -139,6 +157,8 @@ def _snapshot(
     """The keys and their values, of the same files."""
     listing = listing_of(service, offline)
     with offline.session(files=listing) as session, session.reading():
-        every: pa.Table = session.connection.sql(f"{_keys_sql(service, session, keys)} ORDER BY ALL").to_arrow_table()
+        every: pa.Table = session.connection.sql(
+            f"{snapshot_keys_sql(service.parts, session, keys)} ORDER BY ALL"
+        ).to_arrow_table()
     spine = keys_at(service, every, at)
     return get_historical_features(spine, service, offline, now=now, options=options, listing=listing)

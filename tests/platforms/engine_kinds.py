@@ -17,25 +17,28 @@ from featurestore import FeatureStore
 from featurestore.engines.ray import RayEngine
 from featurestore.engines.spark import SparkEngine
 from featurestore.training.manifest import load_manifest
+from featurestore.training.snapshot import TIMESTAMP
+from featurestore.training.training_frame import TrainingFrame
 from tests.platforms.clusters import processes_below, ray_cluster, spark_executors, spark_session
-from tests.platforms.here_engine import answered_here
+from tests.platforms.here_engine import answered_here, snapshot_here
 from tests.platforms.shop import bits
 from tests.sources import same_rows
 
 NOON = same_rows.NOON
-COUNTED = ("rows", "conflicts", "invalid_rows", "spine_rows_past_the_last_complete_instant")
+COUNTED = ("rows", "conflicts", "invalid_rows", "notices", "spine_rows_past_the_last_complete_instant")
 ASKED = ("with_status", "with_event_time", "timezone")
 
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An engine that runs. version: what runs. frame: write the frame of a spine, asked with words, to a folder that is not there;
-    the manifest. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
+    """An engine that runs. version: what runs. frame, snapshot: write the frame of a spine, or the values of all keys at instants, asked
+    with words, to a folder that is not there; the manifest. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
     leaves the Arrow types as they are."""
 
     name: str
     version: str
     frame: Callable[..., dict[str, Any]]
+    snapshot: Callable[..., dict[str, Any]]
     workers: Callable[[], list[int]] | None = None
     exact: bool = True
 
@@ -46,17 +49,38 @@ class EngineKind:
         expected = store.get_historical_features(
             spine, features, **{word: words[word] for word in ASKED if word in words}
         )
-        out = folder / f"out{len(list(folder.glob('out*')))}"
+        out = next_folder(folder)
         manifest = self.frame(store, spine, features, out, **words)
-        found, rows = pq.read_table(out, partitioning=None).sort_by("id"), expected.to_arrow()
+        found = self._as_expected(out, manifest, expected, by=["id"], skip=spine.num_columns)
+        return found, found.num_rows * (found.num_columns - spine.num_columns)
+
+    def same_snapshot(
+        self, store: FeatureStore, features: Any, at: Any, folder: Path, **words: Any
+    ) -> tuple[pa.Table, int]:
+        """That its snapshot is that of one machine, keys and instants too; the rows in the order of these, and how many values there are."""
+        asked = {"with_status": words["with_status"]} if "with_status" in words else {}
+        expected, out = store.snapshot(features, at=at, **asked), next_folder(folder)
+        manifest = self.snapshot(store, features, at, out, **words)
+        names = expected.to_arrow().column_names
+        by = names[: names.index(TIMESTAMP) + 1]
+        found = self._as_expected(out, manifest, expected, by=by, skip=0)
+        return found, found.num_rows * found.num_columns
+
+    def _as_expected(
+        self, out: Path, manifest: dict[str, Any], expected: TrainingFrame, *, by: list[str], skip: int
+    ) -> pa.Table:
+        """The rows that were written, in an order, which are those expected. skip: so many columns are not compared."""
+        found, rows = pq.read_table(out, partitioning=None), expected.to_arrow()
+        found, rows = (table.sort_by([(name, "ascending") for name in by]) for table in (found, rows))
         assert found.column_names == rows.column_names
+        assert found.num_rows == rows.num_rows
         if self.exact:
             assert found.schema.remove_metadata() == rows.schema.remove_metadata()
-        for name in rows.column_names[spine.num_columns :]:
+        for name in rows.column_names[skip:]:
             assert bits(found[name].to_pylist()) == bits(rows[name].to_pylist()), name
         assert {name: manifest[name] for name in COUNTED} == {name: expected.manifest[name] for name in COUNTED}
         assert load_manifest(out).fingerprint == expected.manifest["fingerprint"]
-        return found, found.num_rows * (found.num_columns - spine.num_columns)
+        return found
 
 
 def of_spark(session: Any) -> EngineKind:
@@ -72,12 +96,16 @@ def of_spark(session: Any) -> EngineKind:
                 rows = rows.withColumn(field.name, rows[field.name].cast("timestamp_ntz"))
         return SparkEngine(store, session, **words).get_historical_features(rows, features, **asked).to_parquet(out)
 
+    def snapshot(store: FeatureStore, features: Any, at: Any, out: Path, **words: Any) -> dict[str, Any]:
+        asked = {word: words.pop(word) for word in ASKED if word in words}
+        return SparkEngine(store, session, **words).snapshot(features, at=at, **asked).to_parquet(out)
+
     def workers() -> list[int]:
         if not session.sparkContext.statusTracker().getActiveStageIds():
             return []
         return spark_executors()
 
-    return EngineKind("spark", f"Spark {session.version}", frame, workers, exact=False)
+    return EngineKind("spark", f"Spark {session.version}", frame, snapshot, workers, exact=False)
 
 
 def of_ray(ray: Any) -> EngineKind:
@@ -90,24 +118,33 @@ def of_ray(ray: Any) -> EngineKind:
         engine = RayEngine(store, **{"partitions": 3, **words})
         return engine.get_historical_features(dataset, features, **asked).to_parquet(out)
 
+    def snapshot(store: FeatureStore, features: Any, at: Any, out: Path, **words: Any) -> dict[str, Any]:
+        asked = {word: words.pop(word) for word in ASKED if word in words}
+        return RayEngine(store, **{"partitions": 3, **words}).snapshot(features, at=at, **asked).to_parquet(out)
+
     def workers() -> list[int]:
-        busy = ("ray::split", "ray::spread", "ray::answer")
+        busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine")
         return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
 
-    return EngineKind("ray", f"Ray {ray.__version__}", frame, workers)
+    return EngineKind("ray", f"Ray {ray.__version__}", frame, snapshot, workers)
 
 
 @contextmanager
 def running(name: str, place: Path) -> Iterator[EngineKind]:
     """An engine of a name, and whatever it runs on. place: a folder for what that leaves."""
     if name == "here":
-        yield EngineKind("here", "this process", answered_here)
+        yield EngineKind("here", "this process", answered_here, snapshot_here)
     elif name == "spark":
         with spark_session(place) as session:
             yield of_spark(session)
     else:
         with ray_cluster() as ray:
             yield of_ray(ray)
+
+
+def next_folder(folder: Path) -> Path:
+    """One that is not there."""
+    return folder / f"out{len(list(folder.glob('out*')))}"
 
 
 def spine_of(rows: list[dict[str, Any]], **types: Any) -> pa.Table:

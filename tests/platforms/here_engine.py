@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
-from featurestore.engines.buckets import buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.buckets import buckets_of_keys, buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.key_tasks import KeysTask
+from featurestore.engines.steps import Route
 from featurestore.engines.tasks import AnswerTask, FunctionTask, IdentityTask, TaskLimits, engine_of
 from featurestore.training.kernel import Counts, Options
+from featurestore.training.snapshot import AskedInstants
 
 
 class Rows(NamedTuple):
@@ -36,12 +39,7 @@ class HereEngine:
         with engine_of(task.limits, task.forgotten) as offline:
             split = [[buckets_of_spine(table, task, count, offline) for table in rows.tables]]
             for route in task.step.routes:
-                with self._asked.project.offline.session(files=self._asked.listing) as session:
-                    table = session.rows(route.source, route.columns)
-                pieces = [
-                    buckets_of_source(part, route, count, offline)
-                    for part in (table.slice(0, len(table) // 2), table.slice(len(table) // 2))
-                ]
+                pieces = [buckets_of_source(part, route, count, offline) for part in self._read(route)]
                 if route.by_identity:
                     spread = [
                         IdentityTask(route, task.limits, task.forgotten).spread(joined(pieces, bucket))
@@ -56,6 +54,22 @@ class HereEngine:
         """Table by table."""
         with engine_of(task.limits, None) as offline:
             return rows._replace(tables=[task.evaluated(table, offline) for table in rows.tables])
+
+    def keyed(self, task: KeysTask, here: pa.Table) -> Rows:
+        """Find keys in half of a source's rows at a time, and make the spine bucket by bucket."""
+        count, found = self._partitions, [here]
+        with engine_of(task.limits, task.forgotten) as offline:
+            for route in task.routes:
+                for part in self._read(route):
+                    with offline.session(rows={route.source.name: part}) as session:
+                        found.append(task.found(route.parts, session))
+            split = [buckets_of_keys(keys, count, offline) for keys in found]
+        return Rows([task.spine(joined(split, bucket)) for bucket in range(count)])
+
+    def _read(self, route: Route) -> list[pa.Table]:
+        with self._asked.project.offline.session(files=self._asked.listing) as session:
+            table = session.rows(route.source, route.columns)
+        return [table.slice(0, len(table) // 2), table.slice(len(table) // 2)]
 
     def _ask(self, task: AnswerTask, parts: list[list[pa.Table]], counts: Counts) -> Rows:
         answered = [found for spine, *rows in parts for found in task.answered(spine, rows)]
@@ -72,14 +86,28 @@ def answered_here(
 ) -> dict[str, Any]:  # fmt: skip
     """The frame of a spine, written to a folder; its manifest."""
     question = AskedFrame.of(store, features, Options(**asked), {})
-    half = len(spine) // 2
-    rows, counts = question.answer(
-        HereEngine(question, partitions), Rows([spine.slice(0, half), spine.slice(half)]), spine.column_names,
-        limits=TaskLimits(memory_limit=memory_limit), send_bytes=send_bytes,
-    )  # fmt: skip
+    half, limits = len(spine) // 2, TaskLimits(memory_limit=memory_limit)
+    rows = Rows([spine.slice(0, half), spine.slice(half)])
+    engine = HereEngine(question, partitions)
+    answered = question.answer(engine, rows, spine.column_names, limits=limits, send_bytes=send_bytes)
+    return written(question, *answered, spine.column_names, folder)
+
+
+def snapshot_here(
+    store: FeatureStore, features: Any, at: Any, folder: Path, *, partitions: int = 3, **asked: Any
+) -> dict[str, Any]:
+    """A snapshot, written to a folder; its manifest."""
+    instants = AskedInstants.of(at)
+    question = AskedFrame.of_snapshot(store, features, Options(**asked), {}, instants)
+    engine, limits, spine = HereEngine(question, partitions), TaskLimits(), question.spine_columns
+    keys = question.snapshot(engine, instants.at, limits=limits)
+    return written(question, *question.answer(engine, keys, spine, limits=limits, send_bytes=SEND_BYTES), spine, folder)
+
+
+def written(question: AskedFrame, rows: Rows, counts: Counts, spine: list[str], folder: Path) -> dict[str, Any]:
     folder.mkdir()
     for number, table in enumerate(rows.tables):
-        pq.write_table(table.select(question.columns(spine.column_names)), folder / f"{number}.parquet")
+        pq.write_table(table.select(question.columns(spine)), folder / f"{number}.parquet")
     manifest = question.counted(counts + rows.counts)
     question.enter(folder, manifest)
     return manifest

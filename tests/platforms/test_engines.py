@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from featurestore import (
     ARRIVAL,
     Count,
+    DataFrameSource,
     DeltaSource,
     Entity,
     FeatureService,
@@ -36,8 +37,8 @@ from featurestore import (
     Sum,
     Unique,
 )
-from featurestore.errors import ExpectationError, SourceError, SpineError
-from featurestore.types import Int64, Timestamp
+from featurestore.errors import ExpectationError, RequestError, SourceError, SpineError
+from featurestore.types import Date, Int64, Timestamp
 from tests import golden_project
 from tests.draws import draws
 from tests.folding import FoldSpec
@@ -480,3 +481,40 @@ def test_a_worker_that_is_killed_changes_nothing(engine: EngineKind, tmp_path: P
             done.set()
             killer.join()
     assert killed
+
+
+def test_snapshots(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
+    """Every key that any row ever had, those that a correction took rows from too, at several instants; views over files and frames
+    together, by keys of two columns; and an entity without keys."""
+    users = [None if n % 10 == 0 else n % 9 for n in range(60)]
+    rows = write(
+        tmp_path / "rows.parquet", row=[n // 2 for n in range(60)], user=pa.array(users, pa.int64()), day=[date(2026, 3, 1 + n % 2) for n in range(60)],
+        at=[ago(9)] * 60, seen=[ago(6 - n % 2) for n in range(60)], gone=[n % 11 == 0 for n in range(60)], x=[n / 7 for n in range(60)],
+    )  # fmt: skip
+    world = write(tmp_path / "world.parquet", at=[ago(5), ago(1)], level=[1, 2])
+    entity = Entity("of_day", key={"user": Int64, "day": Date})
+    source = ParquetSource("rows", rows, event_time="at", known_at="seen", identity="row", deleted="gone")
+    frame = pa.table(
+        {"user": [3, 77, None], "day": [date(2026, 3, 2)] * 3, "at": pa.array([ago(2)] * 3, pa.timestamp("us", "UTC"))}
+    )
+    many = {"x": Latest("x"), "n": Count(window="2d"), "sum": Sum("x", window="2d")}
+    views = [
+        FeatureView("many", entity=entity, source=source, refresh="1h", features=many),
+        FeatureView("few", entity=entity, source=DataFrameSource("few", frame, event_time="at"), refresh="1h", features={"n": Count(window="1d")}),
+    ]  # fmt: skip
+    level = FeatureView(
+        "level", entity=Entity("world", key={}), source=ParquetSource("world", world, event_time="at"), refresh="1h", features=["level"]
+    )  # fmt: skip
+    at = [NOON, ago(5.5), ago(100)]
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, compared = engine.same_snapshot(store, views, at, tmp_path, with_status=True, partitions=4)
+        assert {*found["many__n"].to_pylist()} >= {None, 2}
+        assert 77 in found["user"].to_pylist()
+        naive = NOON.replace(tzinfo=None)
+        whole, _ = engine.same_snapshot(store, [level], [naive, ago(4)], tmp_path)
+        assert whole["level__level"].to_pylist() == [1, 2]
+        with pytest.raises(SpineError, match="A snapshot needs views of one key"):
+            engine.snapshot(store, [*views, level], at, tmp_path / "none")
+        with pytest.raises(RequestError, match="at: '2026' is no instant"):
+            engine.snapshot(store, views, "2026", tmp_path / "none")
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from featurestore.declare.arguments import checked
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
 from featurestore.engines.ray.ray_frame import RayFrame
 from featurestore.engines.ray.ray_rows import PlannedRows, RayPlan, RayRun
@@ -15,6 +17,7 @@ from featurestore.errors import SpineError
 from featurestore.lazy import pa
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
+from featurestore.training.snapshot import AskedInstants
 from featurestore.training.spine import SpineFiles
 
 SPINE_ROWS = 1_000_000
@@ -46,18 +49,33 @@ class RayEngine:
         spine: a Ray dataset, which is executed now, an Arrow table, or the path of Parquet files. Nothing else is computed before the frame
         is written or read. Raises SpineError, SourceError and what the store raises of features.
         """
+        options = Options(timestamp, timezone, with_status, with_event_time)
+        asked = AskedFrame.of(self._store, features, options, _versions())
+        schema, given = self._spine(spine)
+        return self._frame(asked, RayPlan(asked), PlannedRows(schema), given, schema.names)
+
+    @checked
+    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> RayFrame:
+        """The values of every key at an instant or several, as `FeatureStore.snapshot` says; its rows come in no order.
+
+        Keys are found where the rows lie. Nothing is computed before the frame is written or read. Raises SpineError where the views have
+        different keys, and what `get_historical_features` raises.
+        """
+        instants, options = AskedInstants.of(at), Options(with_status=with_status)
+        asked = AskedFrame.of_snapshot(self._store, features, options, _versions(), instants)
+        plan = RayPlan(asked)
+        keys = asked.snapshot(plan, instants.at, limits=self._limits)
+        return self._frame(asked, plan, keys, list, asked.spine_columns)
+
+    def _frame(
+        self, asked: AskedFrame, plan: RayPlan, rows: PlannedRows, given: Callable[[], list[Any]], spine: Sequence[str]
+    ) -> RayFrame:
+        """The frame of planned rows of a spine, which has these columns. given: gives tables of it to the cluster."""
         import ray
 
-        if not ray.is_initialized():
-            ray.init()
-        options = Options(timestamp, timezone, with_status, with_event_time)
-        asked = AskedFrame.of(self._store, features, options, {"ray": ray.__version__})
-        schema, given = self._spine(spine)
-        plan, counts = asked.answer(
-            RayPlan(asked), PlannedRows(schema), schema.names, limits=self._limits, send_bytes=self._send_bytes
-        )
+        planned, counts = asked.answer(plan, rows, spine, limits=self._limits, send_bytes=self._send_bytes)
         partitions = self._partitions or PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        return RayFrame(RayRun(asked, plan.tasks, given, partitions), counts, asked, schema.names)
+        return RayFrame(RayRun(asked, planned.tasks, given, partitions), counts, asked, spine)
 
     def _spine(self, spine: Any) -> tuple[pa.Schema, Callable[[], list[Any]]]:
         """The columns of a spine, and what gives its tables to the cluster."""
@@ -107,3 +125,12 @@ class RayEngine:
             return [take.remote(table, said) for table in tables()]
 
         return taken(schema.empty_table(), schema).schema, as_here
+
+
+def _versions() -> dict[str, str]:
+    """The version of Ray, for the manifest, once this process is in a cluster."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init()
+    return {"ray": ray.__version__}

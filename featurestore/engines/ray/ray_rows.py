@@ -7,15 +7,19 @@ from typing import Any, NamedTuple
 
 from featurestore.declare.sources import FileSource
 from featurestore.engines.asked_frame import AskedFrame
+from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.ray.ray_tasks import (
     answer,
     evaluate_functions,
+    find_keys,
+    spine_of_keys,
     split_file,
+    split_keys,
     split_spine,
     spread_identities,
 )
 from featurestore.engines.steps import Route
-from featurestore.engines.tasks import AnswerTask, FunctionTask, engine_of
+from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits, engine_of
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import pa
 from featurestore.semantics.columns import RawColumns
@@ -25,11 +29,21 @@ from featurestore.sources.sources import Told
 from featurestore.training.manifest import LIBRARIES, library_versions
 
 
+class PlannedKeys(NamedTuple):
+    """The spine of a snapshot, and those of its keys that are at hand."""
+
+    task: KeysTask
+    here: pa.Table
+
+
+RayStep = AnswerTask | FunctionTask | PlannedKeys
+
+
 class PlannedRows(NamedTuple):
-    """Rows that are not made yet: their columns, and the tasks that make them of a spine, one after the other."""
+    """Rows that are not made yet: their columns, and what makes them of a spine, one after the other."""
 
     schema: pa.Schema
-    tasks: tuple[AnswerTask | FunctionTask, ...] = ()
+    tasks: tuple[RayStep, ...] = ()
 
 
 class RayPlan:
@@ -57,6 +71,10 @@ class RayPlan:
         with engine_of(task.limits, None) as offline:
             return PlannedRows(task.evaluated(rows.schema.empty_table(), offline).schema, (*rows.tasks, task))
 
+    def keyed(self, task: KeysTask, here: pa.Table) -> PlannedRows:
+        """The columns of the spine of a snapshot."""
+        return PlannedRows(task.spine(here.slice(0, 0)).schema, (PlannedKeys(task, here),))
+
 
 class RayRun:
     """Makes rows that were planned, as often as it is asked."""
@@ -64,7 +82,7 @@ class RayRun:
     def __init__(
         self,
         asked: AskedFrame,
-        tasks: Sequence[AnswerTask | FunctionTask],
+        tasks: Sequence[RayStep],
         spine: Callable[[], list[Any]],
         partitions: int,
     ) -> None:
@@ -78,28 +96,41 @@ class RayRun:
 
         tables, counts = self._spine(), list[Any]()
         for task in self._tasks:
+            if isinstance(task, PlannedKeys):
+                tables = self._keyed(*task, ray.put(cloudpickle.dumps(task.task)))
+                continue
             said = ray.put(cloudpickle.dumps(task))
             if isinstance(task, FunctionTask):
-                evaluate = self._remote(evaluate_functions, task)
+                evaluate = self._remote(evaluate_functions, task.limits)
                 tables = [evaluate.remote(said, self._versions, table) for table in tables]
             else:
                 tables, more = self._step(tables, task, said)
                 counts += more
         return tables, counts
 
+    def _keyed(self, task: KeysTask, here: pa.Table, said: Any) -> list[Any]:
+        """The tables of the spine of a snapshot."""
+        count = self._partitions
+        split = self._remote(split_keys, task.limits, returns=count)
+        found = [_listed(split.remote(said, self._versions, count, here))]
+        for number, route in enumerate(task.routes):
+            found += self._read(route, number, self._remote(find_keys, task.limits, returns=count), said)
+        spine = self._remote(spine_of_keys, task.limits)
+        return [spine.remote(said, self._versions, *(piece[bucket] for piece in found)) for bucket in range(count)]
+
     def _step(self, spine: list[Any], task: AnswerTask, said: Any) -> tuple[list[Any], list[Any]]:
-        ask, count = self._remote(answer, task, returns=2), self._partitions
+        ask, count = self._remote(answer, task.limits, returns=2), self._partitions
         counts: list[Any] = []
         if not task.step.routes:
             parts = [[[table]] for table in spine]
         else:
-            split = self._remote(split_spine, task, returns=count)
+            split = self._remote(split_spine, task.limits, returns=count)
             split_up = [_listed(split.remote(said, self._versions, count, table)) for table in spine]
             routed = []
             for number, route in enumerate(task.step.routes):
-                pieces = self._read(route, number, task, said)
+                pieces = self._read(route, number, self._remote(split_file, task.limits, returns=count), said)
                 if route.by_identity:
-                    spread = self._remote(spread_identities, task, returns=count + 1)
+                    spread = self._remote(spread_identities, task.limits, returns=count + 1)
                     pieces = [
                         spread.remote(said, self._versions, count, number, *(piece[bucket] for piece in pieces))
                         for bucket in range(count)
@@ -116,8 +147,8 @@ class RayRun:
             counts.append(counted)
         return tables, counts
 
-    def _read(self, route: Route, number: int, task: AnswerTask, said: Any) -> list[list[Any]]:
-        """The rows of each file of a source, by bucket."""
+    def _read(self, route: Route, number: int, read: Any, said: Any) -> list[list[Any]]:
+        """What a task reads of each file of a source, by bucket."""
         source, offline = route.source, self._asked.project.offline
         assert isinstance(source, FileSource)
         files = self._asked.files(source)
@@ -125,16 +156,15 @@ class RayRun:
         with offline.session() as session:
             own = offline.agreed_columns(session.connection, source, files)
         columns = RawColumns({name: of for name, of in own.items() if name in route.columns})
-        split = self._remote(split_file, task, returns=self._partitions)
         return [
-            _listed(split.remote(said, self._versions, self._partitions, number, file, Told(columns, {file: instant})))
+            _listed(read.remote(said, self._versions, self._partitions, number, file, Told(columns, {file: instant})))
             for file, instant in zip(files, instants, strict=True)
         ]
 
-    def _remote(self, function: Callable[..., Any], task: AnswerTask | FunctionTask, *, returns: int = 1) -> Any:
+    def _remote(self, function: Callable[..., Any], limits: TaskLimits, *, returns: int = 1) -> Any:
         import ray
 
-        return ray.remote(num_cpus=task.limits.threads, num_returns=returns)(function)
+        return ray.remote(num_cpus=limits.threads, num_returns=returns)(function)
 
 
 def result_of(references: Any) -> Any:

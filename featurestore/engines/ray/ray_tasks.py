@@ -11,7 +11,8 @@ from featurestore.declare.frames import table_of
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local, storable
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.engines.buckets import buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.buckets import buckets_of_keys, buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.tasks import AnswerTask, FunctionTask, IdentityTask, check_versions, engine_of
 from featurestore.lazy import pa, pq
 from featurestore.sources.object_stores import put
@@ -61,6 +62,30 @@ def split_file(said: bytes, versions: dict[str, str], count: int, number: int, f
         with offline.session(files={route.source.name: (file,)}) as session, session.reading():
             rows = session.rows(route.source, route.columns)
         return _several(buckets_of_source(rows, route, count, offline))
+
+
+def find_keys(said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, told: Told) -> Any:
+    """The keys of a file of a source, each once. number: the source's among the routes of the task."""
+    task: KeysTask = loaded(said, versions)
+    route = task.routes[number]
+    with engine_of(task.limits, task.forgotten) as offline:
+        offline.told = {route.source.name: told}
+        with offline.session(files={route.source.name: (file,)}) as session, session.reading():
+            keys = task.found(route.parts, session)
+        return _several(buckets_of_keys(keys, count, offline))
+
+
+def split_keys(said: bytes, versions: dict[str, str], count: int, keys: pa.Table) -> Any:
+    """Keys that were found where the frame was asked for."""
+    task: KeysTask = loaded(said, versions)
+    with engine_of(task.limits, None) as offline:
+        return _several(buckets_of_keys(keys, count, offline))
+
+
+def spine_of_keys(said: bytes, versions: dict[str, str], *keys: pa.Table) -> pa.Table:
+    """The spine of a snapshot, of all keys of a bucket."""
+    task: KeysTask = loaded(said, versions)
+    return task.spine(pa.concat_tables(keys))
 
 
 def spread_identities(said: bytes, versions: dict[str, str], count: int, number: int, *rows: pa.Table) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from featurestore.materialize.materialize import Run, RunEngine
 from featurestore.semantics.view import ResolvedView
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
+from featurestore.training.snapshot import AskedInstants
 
 
 class SparkEngine:
@@ -64,6 +66,24 @@ class SparkEngine:
             send_bytes=self._sharing.send_bytes,
         )
         return SparkFrame(rows, counts, asked, given.columns)
+
+    @checked
+    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> SparkFrame:
+        """The values of every key at an instant or several, as `FeatureStore.snapshot` says; its rows come in no order.
+
+        Keys are found where the rows lie. Nothing is computed before the frame is written or read. Raises SpineError where the views have
+        different keys, and what `get_historical_features` raises.
+        """
+        instants, options = AskedInstants.of(at), Options(with_status=with_status)
+        asked = AskedFrame.of_snapshot(
+            self._store, features, options, {"spark": self._sharing.session.version}, instants
+        )
+        shuffle, spine = KeyShuffle(self._sharing, asked), asked.spine_columns
+        self._check_told_apart(asked.columns(spine))
+        limits, send_bytes = self._sharing.limits, self._sharing.send_bytes
+        keys = asked.snapshot(shuffle, instants.at, limits=limits)
+        rows, counts = asked.answer(shuffle, keys, spine, limits=limits, send_bytes=send_bytes)
+        return SparkFrame(rows, counts, asked, spine)
 
     @checked
     def materialize(

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from featurestore.engines.asked_frame import AskedFrame
+from featurestore.engines.key_tasks import FoundKeysTask, KeysTask, SpineTask
 from featurestore.engines.spark.spark_source import SourceReader, named, no_derived, spark_type
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import (
@@ -91,6 +92,17 @@ class KeyShuffle:
         """The rows with the on-demand features."""
         return self._mapped(rows, task)
 
+    def keyed(self, task: KeysTask, here: pa.Table) -> Any:
+        """The spine of a snapshot."""
+        found = [
+            self._mapped(self._reader.read(route), FoundKeysTask(task, number))
+            for number, route in enumerate(task.routes)
+        ]
+        if here.num_rows or not found:
+            found.append(_frame_of(self._spark, here))
+        union = reduce(lambda one, other: one.unionByName(other), found)
+        return without_counts(self._mapped(union.repartition(self._partitions, *task.names), SpineTask(task)))
+
     def _routed(self, route: Route, number: int) -> Any:
         """A source's rows, tagged, with the key that each of them goes to."""
         from pyspark.sql import functions as f
@@ -127,12 +139,20 @@ def mapped(session: Any, rows: Any, task: Any, kept: Any = None) -> Any:
         field.name: field for field in (kept or rows.schema)
     }  # which Spark may not take from Arrow, as structs without nulls
     new = {field.name: pa.nulls(1, field.type) for field in gives if field.name not in fields}
-    if new:  # a row, since Connect says nothing of none
-        fields |= {field.name: field for field in session.createDataFrame(pa.table(new)).schema}
+    if new:
+        fields |= {field.name: field for field in _frame_of(session, pa.table(new).slice(1)).schema}
     given = [copy(fields[name]) for name in gives.names]
     for field in given:
         field.nullable = True  # a row of counts has nothing else
     return rows.mapInArrow(_shipped(task), StructType(given))
+
+
+def _frame_of(session: Any, table: pa.Table) -> Any:
+    """A small table as a DataFrame."""
+    if table.num_rows:
+        return session.createDataFrame(table)
+    one = pa.table([pa.nulls(1, field.type) for field in table.schema], schema=table.schema)
+    return session.createDataFrame(one).limit(0)  # since Connect says nothing of the columns of none
 
 
 def check_not_derived(route: Route) -> None:
