@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from featurestore.engines.record_tasks import STORED
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import AnswerTask, key_column
 from featurestore.lazy import duckdb, pa
@@ -46,15 +47,17 @@ def buckets_of_source(rows: pa.Table, route: Route, count: int, offline: Offline
         return _apart(rows, session.connection, sql, count)
 
 
-def buckets_of_spread(rows: pa.Table, route: Route, count: int, offline: Offline) -> list[pa.Table]:
-    """Rows that `IdentityTask` has spread, by the key that it says."""
+def buckets_of_spread(
+    rows: pa.Table, route: Route, count: int, offline: Offline, *, keep_keys: bool = False
+) -> list[pa.Table]:
+    """Rows that `IdentityTask` has spread, by the key that it says. keep_keys: whether they keep it."""
     names = [key_column(number) for number in range(len(route.keys))]
     given = rows.select(names).append_column("row", pa.array(np.arange(rows.num_rows)))
     values = [f"CAST({quote(name)} AS {of.duckdb})" for name, (_, of) in zip(names, route.keys, strict=True)]
     with offline.session() as session:
         session.connection.register("spread", given)
         sql = f"SELECT row, {_bucket(values, 'row', count)} FROM spread"
-        return _apart(rows.drop_columns(names), session.connection, sql, count)
+        return _apart(rows if keep_keys else rows.drop_columns(names), session.connection, sql, count)
 
 
 def buckets_of_keys(keys: pa.Table, count: int, offline: Offline) -> list[pa.Table]:
@@ -63,6 +66,14 @@ def buckets_of_keys(keys: pa.Table, count: int, offline: Offline) -> list[pa.Tab
         session.connection.register("found", keys.append_column("row", pa.array(np.arange(keys.num_rows))))
         sql = f"SELECT row, {_bucket([quote(name) for name in keys.column_names], 'row', count)} FROM found"
         return _apart(keys, session.connection, sql, count)
+
+
+def buckets_of_stored(told: pa.Table, count: int, offline: Offline) -> list[pa.Table]:
+    """What tasks that write records give back, by the store key."""
+    with offline.session() as session:
+        given = told.select([STORED]).append_column("row", pa.array(np.arange(told.num_rows)))
+        session.connection.register("stored", given)
+        return _apart(told, session.connection, f"SELECT row, {_bucket([STORED], 'row', count)} FROM stored", count)
 
 
 def _bucket(values: Sequence[str], row: str, count: int, known: str = "true") -> str:

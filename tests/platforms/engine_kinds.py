@@ -20,7 +20,7 @@ from featurestore.training.manifest import load_manifest
 from featurestore.training.snapshot import TIMESTAMP
 from featurestore.training.training_frame import TrainingFrame
 from tests.platforms.clusters import processes_below, ray_cluster, spark_executors, spark_session
-from tests.platforms.here_engine import answered_here, snapshot_here
+from tests.platforms.here_engine import HereMaterialize, answered_here, snapshot_here
 from tests.platforms.shop import bits
 from tests.sources import same_rows
 
@@ -32,13 +32,14 @@ ASKED = ("with_status", "with_event_time", "timezone")
 @dataclass(frozen=True)
 class EngineKind:
     """An engine that runs. version: what runs. frame, snapshot: write the frame of a spine, or the values of all keys at instants, asked
-    with words, to a folder that is not there; the manifest. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
+    with words, to a folder that is not there; the manifest. engine_of: what materializes a store. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
     leaves the Arrow types as they are."""
 
     name: str
     version: str
     frame: Callable[..., dict[str, Any]]
     snapshot: Callable[..., dict[str, Any]]
+    engine_of: Callable[[FeatureStore], Any]
     workers: Callable[[], list[int]] | None = None
     exact: bool = True
 
@@ -105,7 +106,15 @@ def of_spark(session: Any) -> EngineKind:
             return []
         return spark_executors()
 
-    return EngineKind("spark", f"Spark {session.version}", frame, snapshot, workers, exact=False)
+    return EngineKind(
+        "spark",
+        f"Spark {session.version}",
+        frame,
+        snapshot,
+        lambda store: SparkEngine(store, session),
+        workers,
+        exact=False,
+    )
 
 
 def of_ray(ray: Any) -> EngineKind:
@@ -126,14 +135,16 @@ def of_ray(ray: Any) -> EngineKind:
         busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine")
         return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
 
-    return EngineKind("ray", f"Ray {ray.__version__}", frame, snapshot, workers)
+    return EngineKind(
+        "ray", f"Ray {ray.__version__}", frame, snapshot, lambda store: RayEngine(store, partitions=3), workers
+    )
 
 
 @contextmanager
 def running(name: str, place: Path) -> Iterator[EngineKind]:
     """An engine of a name, and whatever it runs on. place: a folder for what that leaves."""
     if name == "here":
-        yield EngineKind("here", "this process", answered_here, snapshot_here)
+        yield EngineKind("here", "this process", answered_here, snapshot_here, HereMaterialize)
     elif name == "spark":
         with spark_session(place) as session:
             yield of_spark(session)

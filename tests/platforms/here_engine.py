@@ -10,10 +10,31 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
-from featurestore.engines.buckets import buckets_of_keys, buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.buckets import (
+    buckets_of_keys,
+    buckets_of_source,
+    buckets_of_spine,
+    buckets_of_spread,
+    buckets_of_stored,
+)
+from featurestore.engines.file_parts import buckets_of_file, told_files
 from featurestore.engines.key_tasks import KeysTask
+from featurestore.engines.record_run import EngineRuns, materialize_by
+from featurestore.engines.record_tasks import NEW_FILE, RecordTask, StoredKeysTask, VanishedTask, total
 from featurestore.engines.steps import Route
-from featurestore.engines.tasks import AnswerTask, FunctionTask, IdentityTask, TaskLimits, engine_of
+from featurestore.engines.tasks import (
+    COUNTS,
+    AnswerTask,
+    FunctionTask,
+    IdentityTask,
+    TaskLimits,
+    batches_of_table,
+    engine_of,
+)
+from featurestore.materialize.kernel import Written
+from featurestore.materialize.materialize import Run
+from featurestore.materialize.run_plan import PlannedRun
+from featurestore.sources.offline import Offline
 from featurestore.training.kernel import Counts, Options
 from featurestore.training.snapshot import AskedInstants
 
@@ -74,6 +95,54 @@ class HereEngine:
     def _ask(self, task: AnswerTask, parts: list[list[pa.Table]], counts: Counts) -> Rows:
         answered = [found for spine, *rows in parts for found in task.answered(spine, rows)]
         return Rows([table for table, _ in answered], sum((own for _, own in answered), counts))
+
+
+class HereRecords:
+    """Writes records of runs in this process, partition by partition."""
+
+    def __init__(self, offline: Offline, partitions: int = 3) -> None:
+        self._offline, self._partitions = offline, partitions
+
+    def by_key(self, run: PlannedRun, route: Route, spread: IdentityTask) -> list[pa.Table]:
+        """A table of each bucket."""
+        count, new = self._partitions, None if run.changes is None else run.changes.new_files
+        pieces = []
+        for number, part in enumerate(told_files(self._offline, route, run.files)):
+            tables = buckets_of_file(route, count, part, spread.limits, spread.forgotten)
+            for bucket, table in enumerate(tables if new is not None else ()):
+                tables[bucket] = table.append_column(NEW_FILE, pa.array([number in new] * len(table), pa.bool_()))
+            pieces.append(tables)
+        if route.by_identity:
+            with engine_of(spread.limits, None) as offline:
+                found = [spread.spread(joined(pieces, bucket))[0] for bucket in range(count)]
+                pieces = [buckets_of_spread(table, route, count, offline, keep_keys=True) for table in found]
+        return [joined(pieces, bucket) for bucket in range(count)]
+
+    def recorded(self, rows: list[pa.Table], task: RecordTask) -> Written:
+        """Write bucket by bucket; those that vanished, in two buckets more."""
+        told = [pa.Table.from_batches(task(iter(batches_of_table(table)))) for table in rows]
+        if task.run.changes is None:
+            told.append(
+                pa.Table.from_batches(StoredKeysTask(task.run)(iter([pa.RecordBatch.from_pylist([{"id": 0}])])))
+            )
+            with engine_of(task.limits, None) as offline:
+                split = [buckets_of_stored(table, 2, offline) for table in told]
+            vanished = VanishedTask(task.run)
+            told = [pa.Table.from_batches(vanished(iter(batches_of_table(joined(split, bucket))))) for bucket in (0, 1)]
+        return total(pa.concat_tables(told)[COUNTS].drop_null().to_pylist())
+
+
+class HereMaterialize(NamedTuple):
+    """The verb, as engines have it."""
+
+    store: FeatureStore
+
+    def materialize(
+        self, views: list[str] | None = None, *, full: bool = False, progress: bool = True
+    ) -> list[Run]:  # fmt: skip
+        project = self.store._project
+        runs = EngineRuns(project, HereRecords(project.offline), TaskLimits())
+        return materialize_by(self.store, runs, views, full=full, progress=progress, who="this process")
 
 
 def joined(pieces: list[list[pa.Table]], bucket: int) -> pa.Table:

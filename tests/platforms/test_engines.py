@@ -14,6 +14,8 @@ from typing import Any
 
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -37,17 +39,20 @@ from featurestore import (
     Sum,
     Unique,
 )
+from featurestore.durable.parquet import storable
 from featurestore.errors import ExpectationError, RequestError, SourceError, SpineError
-from featurestore.types import Date, Int64, Timestamp
+from featurestore.types import Bool, Date, Int64, String, Timestamp
 from tests import golden_project
 from tests.draws import draws
 from tests.folding import FoldSpec
 from tests.histories import History, to_arrow, write_parquet
 from tests.platforms.clusters import OWN_WORDS, PANDAS
 from tests.platforms.engine_kinds import NOON, EngineKind, ago, running, spine_of, write
+from tests.platforms.record_pairs import Pair, moved, of_moved
 from tests.platforms.shop import KEYS, PAIRS
 from tests.platforms.shop import NOON as SHOP_NOON
 from tests.platforms.shop import opened as shop
+from tests.servers import RedisServer
 from tests.sources import same_rows
 from tests.test_windows import folded_histories
 from tests.test_windows import view_of as folding
@@ -518,3 +523,42 @@ def test_snapshots(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
         with pytest.raises(RequestError, match="at: '2026' is no instant"):
             engine.snapshot(store, views, "2026", tmp_path / "none")
     tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def test_materialize(engine: EngineKind, redis_server: RedisServer, tmp_path: Path, tell: Any) -> None:
+    """Every key and byte in Redis is what one machine writes: of every type and several keys, of rows that move to other keys, of all
+    keys and of those that may have changed, again, and where keys vanished."""
+    folder, rows = tmp_path / "rows", same_rows.table(same_rows.ROWS)
+    folder.mkdir()
+
+    def put(name: str, table: pa.Table) -> None:
+        pq.write_table(storable(table.rename_columns({"embedding": "list"})), folder / name)
+
+    put("a.parquet", rows.slice(0, 35))
+    source = ParquetSource("typed", folder, derived={"embedding": "CAST(list AS FLOAT[2])"}, **same_rows.WORDS)
+    by_text = FeatureView(
+        "by_text", entity=Entity("text", key={"text": String, "flag": Bool}), source=source, features=["big", "wide"]
+    )
+    correcting = of_moved(write(tmp_path / "moved.parquet", **moved()))
+    with Pair(redis_server, tmp_path, engine.engine_of) as pair:
+        pair.apply(*same_rows.views(source), by_text, correcting)
+        pair.clock.set(NOON - timedelta(hours=1))
+        first = pair.run()
+        assert {run.full for run in first} == {True}
+        pair.clock.set(NOON + timedelta(hours=4, minutes=5))
+        put("b.parquet", rows.slice(35))
+        changed = pair.run()
+        assert False in {run.full for run in changed}
+        before = pair.check()
+        put("a.parquet", rows.slice(0, 35).filter(pc.not_equal(rows["user"].slice(0, 35), "u1")))
+        put("b.parquet", rows.slice(35).filter(pc.not_equal(rows["user"].slice(35), "u1")))
+        again = pair.run(full=True)
+        assert {run.again for run in again} == {True}
+        after = pair.check()
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=before + after)

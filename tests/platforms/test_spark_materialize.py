@@ -8,12 +8,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,7 +32,6 @@ from featurestore import (
     ManualClock,
     Mean,
     ParquetSource,
-    Sum,
 )
 from featurestore.durable.parquet import storable
 from featurestore.engines.record_tasks import NEW_FILE, RecordTask, RunTask, StoredKeysTask, VanishedTask, total
@@ -45,13 +42,13 @@ from featurestore.engines.tasks import COUNTS, IdentityTask, TaskLimits, key_col
 from featurestore.errors import ConfigError, MaterializeError, RequestError, SourceError
 from featurestore.materialize.kernel import Written
 from featurestore.materialize.lease import Lease, LeaseLostError
-from featurestore.materialize.materialize import Run
 from featurestore.materialize.records import existing
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online.view_codec import ViewCodec
 from featurestore.types import Int64, String
 from tests.platforms.clusters import PANDAS, ROOT, spark_executors, spark_session
 from tests.platforms.engine_kinds import NOON, ago, write
+from tests.platforms.record_pairs import Pair, moved, of_moved
 from tests.platforms.shop import BLOCK, PAGES
 from tests.servers import RedisCluster, RedisServer
 from tests.sources import same_rows
@@ -74,63 +71,9 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-class Pair:
-    """One project twice, over the same files and by the same clock: `one` materializes here, `other` by Spark's executors."""
-
-    def __init__(self, server: RedisServer, folder: Path, session: Any, **words: Any) -> None:
-        self._server, self._folder, self._session, self._words = server, folder, session, words
-        self.clock = ManualClock(NOON)
-        self._stores = ExitStack()
-        server.client().flushall()
-
-    def __enter__(self) -> Self:
-        self.one, self.other = self._store("one", 1), self._store("other", 2)
-        self.engine = SparkEngine(self.other, self._session, **self._words)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stores.close()
-
-    def _store(self, name: str, number: int) -> FeatureStore:
-        root = self._folder / name
-        root.mkdir()
-        url = f"redis://127.0.0.1:{self._server.port}/{number}"
-        (root / "featurestore.toml").write_text(f'project = "p"\nonline = "{url}"\ndefinitions = []\n')
-        return self._stores.enter_context(FeatureStore(root, clock=self.clock))
-
-    def apply(self, *views: FeatureView) -> None:
-        for store in (self.one, self.other):
-            store.apply([FeatureService("service", features=list(views))])
-
-    def run(self, **words: Any) -> list[Run]:
-        """Both, and that nothing differs: what runs say of themselves, and all that is in Redis."""
-        expected, found = (
-            self.one.materialize(progress=False, **words),
-            self.engine.materialize(progress=False, **words),
-        )
-        assert [replace(run, seconds=0) for run in found] == [replace(run, seconds=0) for run in expected]
-        self.check()
-        return found
-
-    def check(self) -> int:
-        """That both have the same keys and bytes; how many keys there are."""
-        expected, found = contents(self._server, 1), contents(self._server, 2)
-        assert expected.keys() == found.keys()
-        assert [key for key in expected if expected[key] != found[key]] == []
-        return len(found)
-
-    def looked_up(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """What both answer."""
-        (one, other) = (store.get_online_features(rows, "service") for store in (self.one, self.other))
-        assert repr(one.to_dict()) == repr(other.to_dict())
-        assert (one.statuses, one.as_of, one.stale) == (other.statuses, other.as_of, other.stale)
-        found: dict[str, Any] = other.to_dict()
-        return found
-
-
-def contents(server: RedisServer, number: int) -> dict[bytes, bytes]:
-    with redis.Redis(port=server.port, db=number) as client:
-        return {key: client.get(key) for key in client.scan_iter(count=1000)}
+def pair_of(server: RedisServer, folder: Path, session: Any, **words: Any) -> Pair:
+    """A project that is materialized by Spark's executors, and its twin."""
+    return Pair(server, folder, lambda store: SparkEngine(store, session, **words))
 
 
 def test_every_type_by_several_keys_with_changes_and_again(
@@ -148,7 +91,7 @@ def test_every_type_by_several_keys_with_changes_and_again(
     by_text = FeatureView(
         "by_text", entity=Entity("text", key={"text": String, "flag": featurestore.types.Bool}), source=source, features=["big", "wide"]
     )  # fmt: skip
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(*same_rows.views(source), by_text)
         pair.clock.set(NOON + timedelta(hours=4, minutes=5))
         first = pair.run()
@@ -179,30 +122,10 @@ def test_every_type_by_several_keys_with_changes_and_again(
     )
 
 
-def moved(count: int = 60) -> dict[str, Any]:
-    """Rows by identity: each is corrected, most of them into another key, some into none, and some are deleted."""
-    return {
-        "row": pa.array([*range(count), *range(count), 500, None], pa.int64()),
-        "user": pa.array(
-            [n % 9 for n in range(count)] + [None if n % 10 == 0 else (n + 1 + n % 3) % 9 for n in range(count)] + [3, 4], pa.int64()
-        ),
-        "at": [ago(9)] * count + [ago(8)] * count + [ago(7)] * 2,
-        "seen": [ago(6)] * count + [ago(2) + timedelta(minutes=n) for n in range(count)] + [ago(5)] * 2,
-        "gone": [False] * count + [n % 7 == 0 for n in range(count)] + [False] * 2,
-        "x": [float(n) for n in range(2 * count + 2)],
-    }  # fmt: skip
-
-
-def of_moved(path: str) -> FeatureView:
-    source = ParquetSource("rows", path, event_time="at", known_at="seen", identity="row", deleted="gone")
-    features = {"x": Latest("x"), "n": Count(window="2d"), "sum": Sum("x", window="2d")}
-    return FeatureView("view", entity=USER, source=source, refresh="1h", features=features)
-
-
 def test_a_correction_that_moves_a_row_to_another_key(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
     """Rows go by identity first; a partition writes the keys alone of which it has every row."""
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
-    with Pair(redis_server, tmp_path, spark, partitions=5) as pair:
+    with pair_of(redis_server, tmp_path, spark, partitions=5) as pair:
         pair.apply(view)
         for hours in (-3, -2, -1, 0, 1):
             pair.clock.set(NOON + HOUR * hours)
@@ -222,7 +145,7 @@ def test_rows_of_files_that_count_from_when_they_came(spark: Any, redis_server: 
         )
         for name, source in (("by_time", by_time), ("arrived", arrived))
     ]  # fmt: skip
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(*views)
         assert [run.keys for run in pair.run()] == [3, 3]
         pair.clock.advance(timedelta(minutes=30))
@@ -245,7 +168,7 @@ def test_views_that_executors_cannot_read_are_written_here(
             "level", entity=Entity("world", key={}), source=ParquetSource("world", world, event_time="at"), refresh="1h", features=["level"]
         ),
     ]  # fmt: skip
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(*views)
         assert [run.keys for run in pair.run()] == [2, 1]
 
@@ -311,7 +234,7 @@ class Repeated:
 def test_batches_that_come_twice_change_nothing(redis_server: RedisServer, tmp_path: Path) -> None:
     """And one that comes when its run is over is refused."""
     path = write(tmp_path / "rows.parquet", **moved())
-    with Pair(redis_server, tmp_path, FakeSession()) as pair:
+    with pair_of(redis_server, tmp_path, FakeSession()) as pair:
         pair.apply(of_moved(path))
         repeated = Repeated(pair.other, path)
         for hours, full in ((-2, False), (-1, False), (0, False), (0, True)):
@@ -353,7 +276,7 @@ def test_an_executor_that_is_killed_changes_nothing(spark: Any, redis_server: Re
                     os.kill(victim, signal.SIGKILL)
                     killed.append(victim)
 
-    with Pair(redis_server, tmp_path, spark, partitions=6) as pair:
+    with pair_of(redis_server, tmp_path, spark, partitions=6) as pair:
         pair.apply(view)
         killer = Thread(target=kill)
         killer.start()
@@ -371,9 +294,9 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(
 ) -> None:
     """Another run takes it before the executors write: they are refused, nothing of the first is published, and the second is whole."""
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
-    real = shuffle_module.RecordShuffle._instant
+    real = shuffle_module.RecordShuffle.recorded
 
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
 
         def overtaken(self: Any, *args: Any) -> Any:
@@ -385,7 +308,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(
             pair.other.materialize(progress=False)
             return real(self, *args)
 
-        monkeypatch.setattr(shuffle_module.RecordShuffle, "_instant", overtaken)
+        monkeypatch.setattr(shuffle_module.RecordShuffle, "recorded", overtaken)
         pair.one.materialize(progress=False)
         with pytest.raises(MaterializeError, match="View 'view': another run has taken over"):
             pair.engine.materialize(progress=False)
@@ -396,7 +319,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(
 def test_the_page_runs(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
     _, example = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
         said = {"store": pair.other, "spark": spark, "SparkEngine": SparkEngine}
         exec(compile(example, "spark.md", "exec"), said)
@@ -408,7 +331,7 @@ def test_the_page_runs(spark: Any, redis_server: RedisServer, tmp_path: Path) ->
 def test_what_fails_in_a_task_leaves_what_was_served(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
     """Nobody waits for the lease of the run that failed, and the next one completes its work."""
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
         pair.clock.set(NOON - HOUR)
         pair.run()
@@ -424,7 +347,7 @@ def test_a_derived_key_is_refused(spark: Any, redis_server: RedisServer, tmp_pat
     path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
     source = ParquetSource("rows", path, event_time="at", derived={"who": "user + 1"})
     view = FeatureView("view", entity=USER, source=source, key={"user": "who"}, refresh="1h", features=["x"])
-    with Pair(redis_server, tmp_path, spark) as pair:
+    with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
         with pytest.raises(SourceError, match="its key column 'who' is derived"):
             pair.engine.materialize(progress=False)

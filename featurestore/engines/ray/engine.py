@@ -10,11 +10,14 @@ from typing import Any
 from featurestore.declare.arguments import checked
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
 from featurestore.engines.ray.ray_frame import RayFrame
+from featurestore.engines.ray.ray_records import RayRecords
 from featurestore.engines.ray.ray_rows import PlannedRows, RayPlan, RayRun
 from featurestore.engines.ray.ray_tasks import read_spine, schema_of, taken
+from featurestore.engines.record_run import EngineRuns, materialize_by
 from featurestore.engines.tasks import TaskLimits
 from featurestore.errors import SpineError
 from featurestore.lazy import pa
+from featurestore.materialize.materialize import Run
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
 from featurestore.training.snapshot import AskedInstants
@@ -67,15 +70,30 @@ class RayEngine:
         keys = asked.snapshot(plan, instants.at, limits=self._limits)
         return self._frame(asked, plan, keys, list, asked.spine_columns)
 
+    @checked
+    def materialize(
+        self, views: Sequence[str] | None = None, *, full: bool = False, progress: bool = True
+    ) -> list[Run]:  # fmt: skip
+        """Compute and publish what is due of the applied views, as `FeatureStore.materialize` says: workers write the records. What stays in
+        this process is what `SparkEngine.materialize` says. Raises ConfigError where the online store is embedded, and what the store raises."""
+        _versions()
+        project = self._store._project
+        records = RayRecords(project.offline, self._parts, self._limits)
+        runs = EngineRuns(project, records, self._limits)
+        return materialize_by(self._store, runs, views, full=full, progress=progress, who="Ray's workers")
+
+    @property
+    def _parts(self) -> int:
+        import ray
+
+        return self._partitions or PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
     def _frame(
         self, asked: AskedFrame, plan: RayPlan, rows: PlannedRows, given: Callable[[], list[Any]], spine: Sequence[str]
     ) -> RayFrame:
         """The frame of planned rows of a spine, which has these columns. given: gives tables of it to the cluster."""
-        import ray
-
         planned, counts = asked.answer(plan, rows, spine, limits=self._limits, send_bytes=self._send_bytes)
-        partitions = self._partitions or PARTITIONS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        return RayFrame(RayRun(asked, planned.tasks, given, partitions), counts, asked, spine)
+        return RayFrame(RayRun(asked, planned.tasks, given, self._parts), counts, asked, spine)
 
     def _spine(self, spine: Any) -> tuple[pa.Schema, Callable[[], list[Any]]]:
         """The columns of a spine, and what gives its tables to the cluster."""

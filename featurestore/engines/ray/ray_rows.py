@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from featurestore.declare.sources import FileSource
 from featurestore.engines.asked_frame import AskedFrame
+from featurestore.engines.file_parts import told_files
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.ray.ray_tasks import (
     answer,
@@ -22,10 +22,8 @@ from featurestore.engines.steps import Route
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits, engine_of
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import pa
-from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import quote
-from featurestore.sources.sources import Told
 from featurestore.training.manifest import LIBRARIES, library_versions
 
 
@@ -87,7 +85,7 @@ class RayRun:
         partitions: int,
     ) -> None:
         self._asked, self._tasks, self._spine, self._partitions = asked, tasks, spine, partitions
-        self._versions = {name: library_versions()[name] for name in LIBRARIES}
+        self._versions = worker_versions()
 
     def tables(self) -> tuple[list[Any], list[Any]]:
         """References to the tables of all rows, and to what was counted of them."""
@@ -101,7 +99,7 @@ class RayRun:
                 continue
             said = ray.put(cloudpickle.dumps(task))
             if isinstance(task, FunctionTask):
-                evaluate = self._remote(evaluate_functions, task.limits)
+                evaluate = remote(evaluate_functions, task.limits)
                 tables = [evaluate.remote(said, self._versions, table) for table in tables]
             else:
                 tables, more = self._step(tables, task, said)
@@ -111,26 +109,26 @@ class RayRun:
     def _keyed(self, task: KeysTask, here: pa.Table, said: Any) -> list[Any]:
         """The tables of the spine of a snapshot."""
         count = self._partitions
-        split = self._remote(split_keys, task.limits, returns=count)
-        found = [_listed(split.remote(said, self._versions, count, here))]
+        split = remote(split_keys, task.limits, returns=count)
+        found = [listed(split.remote(said, self._versions, count, here))]
         for number, route in enumerate(task.routes):
-            found += self._read(route, number, self._remote(find_keys, task.limits, returns=count), said)
-        spine = self._remote(spine_of_keys, task.limits)
+            found += self._read(route, number, remote(find_keys, task.limits, returns=count), said)
+        spine = remote(spine_of_keys, task.limits)
         return [spine.remote(said, self._versions, *(piece[bucket] for piece in found)) for bucket in range(count)]
 
     def _step(self, spine: list[Any], task: AnswerTask, said: Any) -> tuple[list[Any], list[Any]]:
-        ask, count = self._remote(answer, task.limits, returns=2), self._partitions
+        ask, count = remote(answer, task.limits, returns=2), self._partitions
         counts: list[Any] = []
         if not task.step.routes:
             parts = [[[table]] for table in spine]
         else:
-            split = self._remote(split_spine, task.limits, returns=count)
-            split_up = [_listed(split.remote(said, self._versions, count, table)) for table in spine]
+            split = remote(split_spine, task.limits, returns=count)
+            split_up = [listed(split.remote(said, self._versions, count, table)) for table in spine]
             routed = []
             for number, route in enumerate(task.step.routes):
-                pieces = self._read(route, number, self._remote(split_file, task.limits, returns=count), said)
+                pieces = self._read(route, number, remote(split_file, task.limits, returns=count), said)
                 if route.by_identity:
-                    spread = self._remote(spread_identities, task.limits, returns=count + 1)
+                    spread = remote(spread_identities, task.limits, returns=count + 1)
                     pieces = [
                         spread.remote(said, self._versions, count, number, *(piece[bucket] for piece in pieces))
                         for bucket in range(count)
@@ -149,22 +147,23 @@ class RayRun:
 
     def _read(self, route: Route, number: int, read: Any, said: Any) -> list[list[Any]]:
         """What a task reads of each file of a source, by bucket."""
-        source, offline = route.source, self._asked.project.offline
-        assert isinstance(source, FileSource)
-        files = self._asked.files(source)
-        instants = offline.instants(source, files) if source.arrives else [0] * len(files)
-        with offline.session() as session:
-            own = offline.agreed_columns(session.connection, source, files)
-        columns = RawColumns({name: of for name, of in own.items() if name in route.columns})
+        files, offline = self._asked.files(route.source), self._asked.project.offline
         return [
-            _listed(read.remote(said, self._versions, self._partitions, number, file, Told(columns, {file: instant})))
-            for file, instant in zip(files, instants, strict=True)
+            listed(read.remote(said, self._versions, self._partitions, number, file, told))
+            for file, told in told_files(offline, route, files)
         ]
 
-    def _remote(self, function: Callable[..., Any], limits: TaskLimits, *, returns: int = 1) -> Any:
-        import ray
 
-        return ray.remote(num_cpus=limits.threads, num_returns=returns)(function)
+def remote(function: Callable[..., Any], limits: TaskLimits, *, returns: int = 1) -> Any:
+    """A function that Ray runs, with as many CPUs as a task has threads."""
+    import ray
+
+    return ray.remote(num_cpus=limits.threads, num_returns=returns)(function)
+
+
+def worker_versions() -> dict[str, str]:
+    """The versions of libraries that each node is to have."""
+    return {name: library_versions()[name] for name in LIBRARIES}
 
 
 def result_of(references: Any) -> Any:
@@ -179,5 +178,6 @@ def result_of(references: Any) -> Any:
         raise
 
 
-def _listed(references: Any) -> list[Any]:
+def listed(references: Any) -> list[Any]:
+    """References to what a task gives, of which Ray gives no list where it is one."""
     return references if isinstance(references, list) else [references]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,24 @@ from featurestore.declare.frames import table_of
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local, storable
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.engines.buckets import buckets_of_keys, buckets_of_source, buckets_of_spine, buckets_of_spread
+from featurestore.engines.buckets import (
+    buckets_of_keys,
+    buckets_of_spine,
+    buckets_of_spread,
+    buckets_of_stored,
+)
+from featurestore.engines.file_parts import buckets_of_file
 from featurestore.engines.key_tasks import KeysTask
-from featurestore.engines.tasks import AnswerTask, FunctionTask, IdentityTask, check_versions, engine_of
+from featurestore.engines.record_tasks import NEW_FILE, RecordTask, StoredKeysTask, VanishedTask
+from featurestore.engines.tasks import (
+    COUNTS,
+    AnswerTask,
+    FunctionTask,
+    IdentityTask,
+    batches_of_table,
+    check_versions,
+    engine_of,
+)
 from featurestore.lazy import pa, pq
 from featurestore.sources.object_stores import put
 from featurestore.sources.source_files import SourceFile
@@ -55,13 +69,7 @@ def split_spine(said: bytes, versions: dict[str, str], count: int, rows: pa.Tabl
 def split_file(said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, told: Told) -> Any:
     """The rows of a file of a source, by key or by identity. number: the source's among the routes of the step."""
     task: AnswerTask = loaded(said, versions)
-    route = task.step.routes[number]
-    # One thread reads rows in the order of the file, so that what is run again gives the same tables.
-    with engine_of(replace(task.limits, threads=1), task.forgotten) as offline:
-        offline.told = {route.source.name: told}
-        with offline.session(files={route.source.name: (file,)}) as session, session.reading():
-            rows = session.rows(route.source, route.columns)
-        return _several(buckets_of_source(rows, route, count, offline))
+    return _several(buckets_of_file(task.step.routes[number], count, (file, told), task.limits, task.forgotten))
 
 
 def find_keys(said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, told: Told) -> Any:
@@ -86,6 +94,52 @@ def spine_of_keys(said: bytes, versions: dict[str, str], *keys: pa.Table) -> pa.
     """The spine of a snapshot, of all keys of a bucket."""
     task: KeysTask = loaded(said, versions)
     return task.spine(pa.concat_tables(keys))
+
+
+def split_run_file(
+    said: bytes, versions: dict[str, str], count: int, file: SourceFile, told: Told, is_new: bool | None
+) -> Any:
+    """The rows of a file for a run of materialize, by key or by identity. is_new: whether the file came since the last run; None where
+    that does not matter."""
+    task: IdentityTask = loaded(said, versions)
+    tables = buckets_of_file(task.route, count, (file, told), task.limits, task.forgotten)
+    if is_new is not None:
+        tables = [table.append_column(NEW_FILE, pa.array([is_new] * len(table), pa.bool_())) for table in tables]
+    return _several(tables)
+
+
+def spread_run(said: bytes, versions: dict[str, str], count: int, *rows: pa.Table) -> Any:
+    """Rows of some identities by each key that any version has, with that key beside them."""
+    task: IdentityTask = loaded(said, versions)
+    spread, _ = task.spread(pa.concat_tables(rows))
+    with engine_of(task.limits, None) as offline:
+        return _several(buckets_of_spread(spread, task.route, count, offline, keep_keys=True))
+
+
+def write_records(said: bytes, versions: dict[str, str], count: int, *rows: pa.Table) -> Any:
+    """Write the records of a partition's keys; what the task gives back, by store key."""
+    task: RecordTask = loaded(said, versions)
+    told_back = pa.Table.from_batches(task(iter(batches_of_table(pa.concat_tables(rows)))))
+    with engine_of(task.limits, None) as offline:
+        return _several(buckets_of_stored(told_back, count, offline))
+
+
+def stored_keys(said: bytes, versions: dict[str, str], count: int) -> Any:
+    """The store keys of all records that there are."""
+    task: RecordTask = loaded(said, versions)
+    given = pa.Table.from_batches(StoredKeysTask(task.run)(iter([pa.RecordBatch.from_pylist([{"id": 0}])])))
+    with engine_of(task.limits, None) as offline:
+        return _several(buckets_of_stored(given, count, offline))
+
+
+def empty_vanished(said: bytes, versions: dict[str, str], *told_back: pa.Table) -> list[str]:
+    """What was written, and, where every key is asked for, empty the records of those of a bucket that were not."""
+    task: RecordTask = loaded(said, versions)
+    table = pa.concat_tables(told_back)
+    if task.run.changes is None:
+        table = pa.Table.from_batches(VanishedTask(task.run)(iter(batches_of_table(table))))
+    texts: list[str] = table[COUNTS].drop_null().to_pylist()
+    return texts
 
 
 def spread_identities(said: bytes, versions: dict[str, str], count: int, number: int, *rows: pa.Table) -> Any:

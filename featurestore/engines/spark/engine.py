@@ -10,15 +10,14 @@ from typing import Any
 from featurestore.declare.arguments import checked
 from featurestore.declare.problems import shown
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.record_run import EngineRuns, materialize_by
 from featurestore.engines.spark.record_shuffle import RecordShuffle
 from featurestore.engines.spark.shuffle import KeyShuffle, Sharing, without_counts
 from featurestore.engines.spark.spark_frame import SparkFrame
 from featurestore.engines.spark.spark_source import spark_place
-from featurestore.engines.steps import goes_by_key, part_of_view
 from featurestore.engines.tasks import COUNTS, TaskLimits
 from featurestore.errors import ConfigError, SpineError
-from featurestore.materialize.materialize import Run, RunEngine
-from featurestore.semantics.view import ResolvedView
+from featurestore.materialize.materialize import Run
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
 from featurestore.training.snapshot import AskedInstants
@@ -95,20 +94,9 @@ class SparkEngine:
         what is in no Parquet file or Delta table, those of entities without keys, and those that pushes keep. Raises ConfigError where
         the online store is embedded, and what the store raises.
         """
-        project = self._store._project
-        if not project.online.blocking:
-            raise ConfigError(
-                f"online in featurestore.toml is {project.config.online.partition('://')[0]}://, which lies on this machine, and Spark's executors "
-                "write from others. Put the project online in Redis (redis://…), or call materialize of the store itself"
-            )
-        records = RecordShuffle(
-            self._sharing, project.offline, project.online, project=project.config.project, online=project.config.online
-        )
-
-        def engine_of(view: ResolvedView) -> RunEngine | None:
-            return records if goes_by_key(view.source, part_of_view(view)) else None
-
-        return self._store._materialize(views, full=full, progress=progress, engine_of=engine_of)
+        project, limits = self._store._project, self._sharing.limits
+        runs = EngineRuns(project, RecordShuffle(self._sharing, project.offline), limits)
+        return materialize_by(self._store, runs, views, full=full, progress=progress, who="Spark's executors")
 
     def _spine(self, spine: Any) -> Any:
         from pyspark.sql import DataFrame
