@@ -60,7 +60,7 @@ from featurestore.registry.function_notices import told_of_change
 from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
-from featurestore.reports.audit import Audit, Audited, audit
+from featurestore.reports.audit import Audit, Audited, AuditEngine, audit
 from featurestore.reports.audit.last_audit import keep_audit
 from featurestore.reports.availability import Availability, availability
 from featurestore.reports.description import Description, describe, describe_all
@@ -901,13 +901,21 @@ class FeatureStore(BoundToProcess):
         keep: whether what it found of each service is kept beside the log, where that can be written, for metrics and alerts;
         without it nothing is changed. What is served while it runs may be missing from it.
         """
+        return self._audit(since, until, service, against, spine=spine, keep=keep)
+
+    def _audit(
+        self, since: datetime | str | None, until: datetime | None, service: str | None,
+        against: Mapping[str, str] | Manifest | None, *, spine: Any = None, keep: bool, engine: AuditEngine | None = None,
+    ) -> Audit:  # fmt: skip
+        """`audit`. engine: compares what it can; None: this process compares everything."""
         self._project.serving_log.flush()
         ended = None if until is None else self._instant(until, "until")
         self._say_naive(since, "since")
         if not isinstance(against, Manifest | Mapping | None):
             raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
-        found = audit(self._project, Audited(began(since, self._project.now()), ended, service, trained, spine))
+        asked = Audited(began(since, self._project.now()), ended, service, trained, spine)
+        found = audit(self._project, asked, engine)
         if keep:
             keep_audit(self._project.serving_log.folder, found)
         return found

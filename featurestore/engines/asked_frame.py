@@ -18,6 +18,7 @@ from featurestore.project import Project
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.source_columns import read_columns
+from featurestore.sources.expected import row_expectations
 from featurestore.sources.object_stores import put
 from featurestore.sources.source_files import SourceFile
 from featurestore.store import FeatureStore
@@ -113,6 +114,7 @@ class AskedFrame:
             rows = engine.answered(
                 rows, AnswerTask(step, sent, of, self.options, self.now, limits, forgotten, first=number == 0)
             )
+        check_expected(self.service, counts)  # of what goes along: nothing is begun where that refuses
         if len(steps) > 1 and self.service.on_demand:
             rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits))
         return rows, counts
@@ -158,6 +160,12 @@ class AskedFrame:
         if self.options.with_event_time:
             columns += [event_time_name(part) for part in self.service.parts]
         return columns
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether rows that tasks read may be such that there is to be no frame."""
+        every = (one for part in self.service.parts for one in row_expectations(part.view))
+        return any(one.said.otherwise == "refuse" for one in every)
 
     def counted(self, counts: Counts) -> dict[str, Any]:
         """The manifest of a frame that was written, with what was counted; FilesChangedError where a file that was read is not as it

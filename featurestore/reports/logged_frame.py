@@ -30,6 +30,7 @@ from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.report import plain
 from featurestore.reports.audit.audit import compared_with_training
+from featurestore.reports.audit.evidence import Ground
 from featurestore.reports.audit.logged import CHUNK_ROWS, Logged, answered, chunks
 from featurestore.reports.logged_versions import check_answered, gives
 from featurestore.semantics.service import ResolvedService
@@ -279,9 +280,10 @@ class _LoggedBlock:
             if as_of is not None:
                 other = int(np.count_nonzero(as_of != part.view.timing.as_of(self.block.instants[there])))
                 tally.other_instants.update({part.name: other} if other else {})
+        ground = Ground.of(self.project)
         for first in range(0, len(there), CHUNK_ROWS):
             piece = replace(rows, rows=rows.rows.slice(first, CHUNK_ROWS))
-            for name, compared in compared_with_training(self.project, piece).items():
+            for name, compared in compared_with_training(ground, piece).items():
                 if any(name == column.name for column in self.service.columns):
                     self._count(name, piece, compared, tally)
 

@@ -20,7 +20,7 @@ from featurestore.training.manifest import load_manifest
 from featurestore.training.snapshot import TIMESTAMP
 from featurestore.training.training_frame import TrainingFrame
 from tests.platforms.clusters import processes_below, ray_cluster, spark_executors, spark_session
-from tests.platforms.here_engine import HereMaterialize, answered_here, snapshot_here
+from tests.platforms.here_engine import HereVerbs, answered_here, rows_here, snapshot_here
 from tests.platforms.shop import bits
 from tests.sources import same_rows
 
@@ -32,7 +32,8 @@ ASKED = ("with_status", "with_event_time", "timezone")
 @dataclass(frozen=True)
 class EngineKind:
     """An engine that runs. version: what runs. frame, snapshot: write the frame of a spine, or the values of all keys at instants, asked
-    with words, to a folder that is not there; the manifest. engine_of: what materializes a store. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
+    with words, to a folder that is not there; the manifest. engine_of: what materializes and audits a store. rows: the frame of a
+    spine as the engine's own kind of rows. workers: the processes that run its tasks at this moment; None where it has none of its own. exact: whether it
     leaves the Arrow types as they are."""
 
     name: str
@@ -40,6 +41,7 @@ class EngineKind:
     frame: Callable[..., dict[str, Any]]
     snapshot: Callable[..., dict[str, Any]]
     engine_of: Callable[[FeatureStore], Any]
+    rows: Callable[[FeatureStore, pa.Table, Any], Any]
     workers: Callable[[], list[int]] | None = None
     exact: bool = True
 
@@ -101,6 +103,9 @@ def of_spark(session: Any) -> EngineKind:
         asked = {word: words.pop(word) for word in ASKED if word in words}
         return SparkEngine(store, session, **words).snapshot(features, at=at, **asked).to_parquet(out)
 
+    def rows(store: FeatureStore, spine: pa.Table, features: Any) -> Any:
+        return SparkEngine(store, session).get_historical_features(session.createDataFrame(spine), features).dataframe
+
     def workers() -> list[int]:
         if not session.sparkContext.statusTracker().getActiveStageIds():
             return []
@@ -131,6 +136,9 @@ def of_ray(ray: Any) -> EngineKind:
         asked = {word: words.pop(word) for word in ASKED if word in words}
         return RayEngine(store, **{"partitions": 3, **words}).snapshot(features, at=at, **asked).to_parquet(out)
 
+    def rows(store: FeatureStore, spine: pa.Table, features: Any) -> Any:
+        return RayEngine(store).get_historical_features(spine, features).dataset
+
     def workers() -> list[int]:
         busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine")
         return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
@@ -144,7 +152,7 @@ def of_ray(ray: Any) -> EngineKind:
 def running(name: str, place: Path) -> Iterator[EngineKind]:
     """An engine of a name, and whatever it runs on. place: a folder for what that leaves."""
     if name == "here":
-        yield EngineKind("here", "this process", answered_here, snapshot_here, HereMaterialize)
+        yield EngineKind("here", "this process", answered_here, snapshot_here, HereVerbs, rows_here)
     elif name == "spark":
         with spark_session(place) as session:
             yield of_spark(session)

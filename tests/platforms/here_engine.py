@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.audit_tasks import AuditOutcome, AuditTask, EngineAudit
 from featurestore.engines.buckets import (
     buckets_of_keys,
     buckets_of_source,
@@ -34,6 +36,7 @@ from featurestore.engines.tasks import (
 from featurestore.materialize.kernel import Written
 from featurestore.materialize.materialize import Run
 from featurestore.materialize.run_plan import PlannedRun
+from featurestore.reports.audit import Audit
 from featurestore.sources.offline import Offline
 from featurestore.training.kernel import Counts, Options
 from featurestore.training.snapshot import AskedInstants
@@ -132,10 +135,22 @@ class HereRecords:
         return total(pa.concat_tables(told)[COUNTS].drop_null().to_pylist())
 
 
-class HereMaterialize(NamedTuple):
-    """The verb, as engines have it."""
+class HereAudits:
+    """Runs audit tasks in this process, each from the bytes of it."""
+
+    def outcomes(self, task: AuditTask) -> list[AuditOutcome]:
+        return [pickle.loads(pickle.dumps(task.outcome(number))) for number in range(len(task.groups))]
+
+
+class HereVerbs(NamedTuple):
+    """The verbs, as engines have them."""
 
     store: FeatureStore
+
+    def audit(self, *, keep: bool = True, send_bytes: int = SEND_BYTES, **words: Any) -> Audit:
+        said = {**dict.fromkeys(("since", "until", "service", "against")), **words}
+        engine = EngineAudit(self.store._project, HereAudits(), TaskLimits(), 3, send_bytes)
+        return self.store._audit(**said, keep=keep, engine=engine)
 
     def materialize(
         self, views: list[str] | None = None, *, full: bool = False, progress: bool = True
@@ -160,6 +175,15 @@ def answered_here(
     engine = HereEngine(question, partitions)
     answered = question.answer(engine, rows, spine.column_names, limits=limits, send_bytes=send_bytes)
     return written(question, *answered, spine.column_names, folder)
+
+
+def rows_here(store: FeatureStore, spine: pa.Table, features: Any) -> list[pa.Table]:
+    """The frame of a spine."""
+    question = AskedFrame.of(store, features, Options(), {})
+    engine, rows = HereEngine(question, 3), Rows([spine])
+    found, counts = question.answer(engine, rows, spine.column_names, limits=TaskLimits(), send_bytes=SEND_BYTES)
+    question.counted(counts + found.counts)
+    return found.tables
 
 
 def snapshot_here(

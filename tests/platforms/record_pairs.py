@@ -56,7 +56,7 @@ class Pair:
         (root / "featurestore.toml").write_text(f'project = "p"\nonline = "{url}"\ndefinitions = []\n')
         return self._stores.enter_context(FeatureStore(root, clock=self.clock))
 
-    def apply(self, *views: FeatureView) -> None:
+    def apply(self, *views: Any) -> None:
         for store in (self.one, self.other):
             store.apply([FeatureService("service", features=list(views))])
 

@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as Number
 from pathlib import Path
@@ -13,6 +14,7 @@ from threading import Event, Thread
 from typing import Any
 
 import deltalake
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -36,12 +38,16 @@ from featurestore import (
     Mean,
     NotNull,
     ParquetSource,
+    PushSource,
+    Request,
     Sum,
     Unique,
+    on_demand,
 )
 from featurestore.durable.parquet import storable
+from featurestore.engines.audit_tasks import EngineAudit
 from featurestore.errors import ExpectationError, RequestError, SourceError, SpineError
-from featurestore.types import Bool, Date, Int64, String, Timestamp
+from featurestore.types import Bool, Date, Float64, Int64, String, Timestamp
 from tests import golden_project
 from tests.draws import draws
 from tests.folding import FoldSpec
@@ -54,6 +60,8 @@ from tests.platforms.shop import NOON as SHOP_NOON
 from tests.platforms.shop import opened as shop
 from tests.servers import RedisServer
 from tests.sources import same_rows
+from tests.test_audit_causes import START, World, value
+from tests.test_audit_causes import rows as rows_of
 from tests.test_windows import folded_histories
 from tests.test_windows import view_of as folding
 from tests.world import spine_of as spine_of_history
@@ -210,7 +218,32 @@ def test_rows_that_are_not_as_expected(engine: EngineKind, tmp_path: Path) -> No
         assert expected["strict"][low.title] == expected["plain"][low.title] > 3
         with pytest.raises(ExpectationError, match="do not meet Matches"):
             engine.frame(store, spine, views(refused=True), tmp_path / "refused")
+        with pytest.raises(ExpectationError, match="do not meet Matches"):
+            engine.rows(store, spine, views(refused=True))
     assert found["plain__n"].to_pylist() != found["strict__n"].to_pylist()
+
+
+def test_a_history_that_is_not_as_expected(engine: EngineKind, tmp_path: Path) -> None:
+    """Its rows go along with the tasks, and refuse before anything is begun; those that are quarantined count nowhere."""
+    write(tmp_path / "old.parquet", user=[1, 2, 3], at=[ago(9), ago(8), ago(7)], x=[1.0, 500.0, 3.0])
+
+    def pushed(otherwise: str) -> FeatureView:
+        source = PushSource(
+            "pushed", schema={"user": Int64, "at": Timestamp, "x": Float64}, event_time="at", cutover=ago(1),
+            history=ParquetSource("old", tmp_path / "old.parquet", event_time="at"),
+            expectations=[InRange("x", at_most=100, otherwise=otherwise)],
+        )  # fmt: skip
+        return FeatureView("view", entity=USER, source=source, features={"x": Latest("x"), "n": Count(window="2d")})
+
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2, 3)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        found, _ = engine.same(store, spine, [pushed("quarantine")], tmp_path, with_status=True)
+        assert found["view__x"].to_pylist() == [1.0, None, 3.0]
+        with pytest.raises(ExpectationError, match="1 row does not meet InRange"):
+            store.get_historical_features(spine, [pushed("refuse")])
+        with pytest.raises(ExpectationError, match="1 row does not meet InRange"):
+            engine.frame(store, spine, [pushed("refuse")], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_null_keys_and_a_hot_key_are_answered(engine: EngineKind, tmp_path: Path) -> None:
@@ -547,7 +580,7 @@ def test_materialize(engine: EngineKind, redis_server: RedisServer, tmp_path: Pa
     )
     correcting = of_moved(write(tmp_path / "moved.parquet", **moved()))
     with Pair(redis_server, tmp_path, engine.engine_of) as pair:
-        pair.apply(*same_rows.views(source), by_text, correcting)
+        pair.apply(*same_rows.views(source), by_text, correcting.alias("moved", key={"user": "mover"}))
         pair.clock.set(NOON - timedelta(hours=1))
         first = pair.run()
         assert {run.full for run in first} == {True}
@@ -562,3 +595,58 @@ def test_materialize(engine: EngineKind, redis_server: RedisServer, tmp_path: Pa
         assert {run.again for run in again} == {True}
         after = pair.check()
     tell(engine.name, version=engine.version, ran="as one machine answers", compared=before + after)
+
+
+def test_audit(engine: EngineKind, tmp_path: Path, tell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is that of one machine, its causes and examples too: of files that came late, of records that were lost, went through a
+    narrower type or expired, of functions over them, and of a version that a model was not trained on."""
+    with ExitStack() as stack:
+        world = World(tmp_path, f"lmdb://{tmp_path}/online", stack)
+        log = world.store._project.serving_log
+
+        def apply(**words: Any) -> None:
+            @on_demand(inputs=[world.view(**words)["x"], Request("by", Float64)], output=Float64)
+            def scaled(x, by):
+                return None if x is None else x * by
+
+            world.apply(scaled, **words)
+
+        apply()
+        for hour in range(2):
+            world.run()
+            world.store.push("pushed", [{"thing": n, "happened": world.clock(), "x": n / 7} for n in range(3)])
+            world.tamper(
+                2, {"x": float(np.float32(value(10 + hour, 2)))}, event_time=START + timedelta(hours=10.5 + hour)
+            )
+            world.ask(by=2.0 + hour)
+            log.flush()  # a file of the log
+        world.store.online.write({world.codec().key([0]): None})
+        world.tamper(4, {}, event_time=START + timedelta(hours=2))
+        world.ask(by=0.5)
+        log.flush()
+        trained = world.store._project.service("service").fingerprint
+        world.write("late", rows_of(11, 1, shift=100.0).slice(3, 1))
+        apply(ttl="20m")
+        world.run()
+        world.ask(by=1.0)
+        found, real, by_tasks = engine.engine_of(world.store), EngineAudit.compared, list[bool]()
+
+        def compared(self: EngineAudit, *given: Any) -> bool:
+            by_tasks.append(real(self, *given))
+            return by_tasks[-1]
+
+        monkeypatch.setattr(EngineAudit, "compared", compared)
+        for words in ({}, {"since": "90m", "service": "service"}, {"against": {"service": trained}}):
+            expected = world.store.audit(**words, keep=False)
+            assert found.audit(**words, keep=False).to_dict() == expected.to_dict()
+            told = set(expected.causes)
+            assert told >= ({"definition changed"} if "against" in words else set())
+        everything = world.store.audit(keep=False)
+        assert by_tasks
+        assert all(by_tasks)
+        assert {*everything.causes} >= {"late data", "not materialized", "definition changed", "type or encoding"}
+        assert any(example.explanation for feature in found.audit().features for example in feature.examples)
+        if engine.name != "here":
+            with pytest.raises(TypeError, match="spine"):
+                found.audit(spine=pa.table({"request": ["x"]}))
+    tell(engine.name, version=engine.version, ran="as one machine answers", compared=everything.compared)

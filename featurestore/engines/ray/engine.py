@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from featurestore.declare.arguments import checked
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.audit_tasks import EngineAudit
+from featurestore.engines.ray.ray_audits import RayAudits
 from featurestore.engines.ray.ray_frame import RayFrame
 from featurestore.engines.ray.ray_records import RayRecords
 from featurestore.engines.ray.ray_rows import PlannedRows, RayPlan, RayRun
@@ -18,8 +20,10 @@ from featurestore.engines.tasks import TaskLimits
 from featurestore.errors import SpineError
 from featurestore.lazy import pa
 from featurestore.materialize.materialize import Run
+from featurestore.reports.audit import Audit
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
+from featurestore.training.manifest import Manifest
 from featurestore.training.snapshot import AskedInstants
 from featurestore.training.spine import SpineFiles
 
@@ -81,6 +85,21 @@ class RayEngine:
         records = RayRecords(project.offline, self._parts, self._limits)
         runs = EngineRuns(project, records, self._limits)
         return materialize_by(self._store, runs, views, full=full, progress=progress, who="Ray's workers")
+
+    @checked
+    def audit(
+        self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
+        against: Mapping[str, str] | Manifest | None = None, keep: bool = True,
+    ) -> Audit:  # fmt: skip
+        """What was served and logged, compared with what training says, as `FeatureStore.audit` says: workers read the log and the sources,
+        and compare. It takes no spine. The folder of the serving log is there, under the same path, on every node.
+
+        This process compares what was served of versions whose sources tasks cannot read: those over files that are copied first, databases,
+        DuckDB tables, and a push source with a history. Raises what the store raises.
+        """
+        _versions()
+        engine = EngineAudit(self._store._project, RayAudits(), self._limits, self._parts, self._send_bytes)
+        return self._store._audit(since, until, service, against, keep=keep, engine=engine)
 
     @property
     def _parts(self) -> int:

@@ -32,12 +32,12 @@ class RayFrame:
     @property
     def dataset(self) -> Any:
         """The rows as a Ray dataset: the spine's columns, then the features. They are computed now, anew with each use, and lie in the
-        cluster."""
+        cluster. ExpectationError where rows of files are not as a view expects them that refuses such."""
         import ray
 
         tables, counts = self._run.tables()
         show = ray.remote(shown)
-        result_of(counts)
+        self._asked.counted(sum(result_of(counts), self._counts))
         return ray.data.from_arrow_refs([show.remote(table, self._columns) for table in tables])
 
     def to_parquet(self, folder: str | Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from featurestore.declare.frames import table_of
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local, storable
 from featurestore.durable.temporary import TemporaryFolder
+from featurestore.engines.audit_tasks import AuditOutcome, AuditTask
 from featurestore.engines.buckets import (
     buckets_of_keys,
     buckets_of_spine,
@@ -168,6 +169,12 @@ def evaluate_functions(said: bytes, versions: dict[str, str], rows: pa.Table) ->
     task: FunctionTask = loaded(said, versions)
     with engine_of(task.limits, None) as offline:
         return task.evaluated(rows, offline)
+
+
+def audit_group(said: bytes, versions: dict[str, str], number: int) -> AuditOutcome:
+    """What a group of files of the serving log says."""
+    task: AuditTask = loaded(said, versions)
+    return task.outcome(number)
 
 
 def shown(rows: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ from typing import Any
 from featurestore.declare.arguments import checked
 from featurestore.declare.problems import shown
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
+from featurestore.engines.audit_tasks import EngineAudit
 from featurestore.engines.record_run import EngineRuns, materialize_by
+from featurestore.engines.spark.audit_spread import AuditSpread
 from featurestore.engines.spark.record_shuffle import RecordShuffle
 from featurestore.engines.spark.shuffle import KeyShuffle, Sharing, without_counts
 from featurestore.engines.spark.spark_frame import SparkFrame
@@ -18,8 +20,10 @@ from featurestore.engines.spark.spark_source import spark_place
 from featurestore.engines.tasks import COUNTS, TaskLimits
 from featurestore.errors import ConfigError, SpineError
 from featurestore.materialize.materialize import Run
+from featurestore.reports.audit import Audit
 from featurestore.store import FeatureStore
 from featurestore.training.kernel import Options
+from featurestore.training.manifest import Manifest
 from featurestore.training.snapshot import AskedInstants
 
 
@@ -97,6 +101,27 @@ class SparkEngine:
         project, limits = self._store._project, self._sharing.limits
         runs = EngineRuns(project, RecordShuffle(self._sharing, project.offline), limits)
         return materialize_by(self._store, runs, views, full=full, progress=progress, who="Spark's executors")
+
+    @checked
+    def audit(
+        self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
+        against: Mapping[str, str] | Manifest | None = None, keep: bool = True,
+    ) -> Audit:  # fmt: skip
+        """What was served and logged, compared with what training says, as `FeatureStore.audit` says: executors read the log and the sources,
+        and compare. It takes no spine. The folder of the serving log is there, under the same path, on every node.
+
+        This process compares what was served of versions whose sources tasks cannot read: those over files that are copied first, databases,
+        DuckDB tables, and a push source with a history. Raises what the store raises.
+        """
+        sharing = self._sharing
+        engine = EngineAudit(
+            self._store._project,
+            AuditSpread(sharing.session),
+            sharing.limits,
+            sharing.shuffle_partitions,
+            sharing.send_bytes,
+        )
+        return self._store._audit(since, until, service, against, keep=keep, engine=engine)
 
     def _spine(self, spine: Any) -> Any:
         from pyspark.sql import DataFrame

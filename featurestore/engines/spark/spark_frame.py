@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,16 @@ class SparkFrame:
 
     @property
     def dataframe(self) -> Any:
-        """The rows as a Spark DataFrame: the spine's columns, then the features. Each use of it computes it anew."""
+        """The rows as a Spark DataFrame: the spine's columns, then the features. Each use of it computes it anew.
+
+        Where a view refuses rows of its files that are not as expected, they are counted first, which computes the rows once more:
+        ExpectationError where there are any.
+        """
+        if self._asked.may_refuse:
+            from pyspark.sql import functions as f
+
+            told = self._rows.where(f.col(COUNTS).isNotNull()).select(COUNTS).collect()
+            self._asked.counted(self._total(row[0] for row in told))
         return self._shown(self._rows)
 
     def to_parquet(self, path: str | Path, *, mode: str = "errorifexists") -> dict[str, Any]:
@@ -74,10 +83,11 @@ class SparkFrame:
                 conf.unset(TIMESTAMPS)
             else:
                 conf.set(TIMESTAMPS, before)
-        counts = self._counts
-        for text in seen.get["counts"]:
-            counts += Counts.of(orjson.loads(text))
-        return self._asked.counted(counts)
+        return self._asked.counted(self._total(seen.get["counts"]))
+
+    def _total(self, texts: Iterable[str]) -> Counts:
+        """What tasks counted, and this process."""
+        return sum((Counts.of(orjson.loads(text)) for text in texts), self._counts)
 
 
 def _mode(mode: str) -> str:

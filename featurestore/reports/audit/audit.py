@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,12 +25,13 @@ from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.reports.audit.audit_counts import AuditCounts, Compared
 from featurestore.reports.audit.bits import Bits, same_bits
+from featurestore.reports.audit.evidence import Ground
 from featurestore.reports.audit.functions import compare_functions
 from featurestore.reports.audit.logged import Logged, SpineOfRequests, answered, chunks
 from featurestore.reports.audit.recompute import Ints, Recomputed, ask_keys
 from featurestore.reports.audit.report import Audit
 from featurestore.reports.audit.search import DifferingRows, Search
-from featurestore.semantics.service import ServiceColumn, ServiceView
+from featurestore.semantics.service import ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.serving.log.serving_log import losses
 from featurestore.sources.session import Session
@@ -59,12 +60,32 @@ def _table_of_spine(frame: Any) -> pa.Table:
         raise SpineError(f"The spine cannot be read: {error}") from None
 
 
-def audit(project: Project, what: Audited) -> Audit:
+@dataclass(frozen=True)
+class LoggedVersion:
+    """A service version that was logged, as it is audited. files: those of the log, oldest first. since, until: see Audited."""
+
+    version: ResolvedService
+    """What it is compared with."""
+    served: ResolvedService | None
+    """The version that answered, where it is another one."""
+    files: tuple[Path, ...]
+    since: int | None
+    until: int | None
+
+
+class AuditEngine(Protocol):
+    """Where logged rows are compared that are not compared in this process."""
+
+    def compared(self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str]) -> bool:
+        """Count what was served of a version, and files that are damaged, as `audit_files` does; False where that is for this process."""
+
+
+def audit(project: Project, what: Audited, engine: AuditEngine | None = None) -> Audit:
     """Compare what was served with training. Raises SpineError where a spine does not name requests, NotFoundError where no
-    service was ever called so."""
+    service was ever called so. engine: compares what it can; None: this process compares everything."""
     folder = project.serving_log.folder
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
-    tally, left_out, budgets = AuditCounts(project), {}, {}
+    tally, left_out, budgets = AuditCounts(), {}, {}
     damaged: dict[str, str] = {}
     if what.service is not None:
         known = {name for version in project.registry.history() for name in version.document["services"]}
@@ -77,10 +98,9 @@ def audit(project: Project, what: Audited) -> Audit:
             version = project.served_service(name, what.against.get(name, fingerprint))
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
-            for rows, libraries in chunks(files, what.since, what.until, damaged=partial(_note, damaged)):
-                told = answered(rows)
-                matched = (told, None) if spine is None else spine.match(told, version)
-                _audit_rows(project, Logged(version, served, matched[0], matched[1], libraries), tally)
+            logged = LoggedVersion(version, served, tuple(files), what.since, what.until)
+            if engine is None or not engine.compared(logged, tally, damaged):
+                audit_files(Ground.of(project), logged, tally, damaged, spine)
         except SpineError:
             raise
         except FileNotFoundError:  # by the log's retention; what was read of the version is counted
@@ -97,9 +117,20 @@ def audit(project: Project, what: Audited) -> Audit:
     unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
     since, until = (None if us is None else to_datetime(us) for us in (what.since, what.until))
     return Audit(
-        tally.features(), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged=damaged,
+        tally.features(project.offline), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged=damaged,
         project=project.config.project, since=since, until=until, audited_at=to_datetime(project.now()),
     )  # fmt: skip
+
+
+def audit_files(
+    ground: Ground, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str],
+    spine: SpineOfRequests | None = None,
+) -> None:  # fmt: skip
+    """Count what was served of a version, chunk by chunk. damaged: gets the files that are not what was written, which are left out."""
+    for rows, libraries in chunks(logged.files, logged.since, logged.until, damaged=partial(_note, damaged)):
+        told = answered(rows)
+        matched = (told, None) if spine is None else spine.match(told, logged.version)
+        _audit_rows(ground, Logged(logged.version, logged.served, matched[0], matched[1], libraries), tally)
 
 
 def _refused(error: FeatureStoreError) -> str:
@@ -120,7 +151,7 @@ def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> di
     return missing | {f"{title} {name}": "training has no such feature" for name in served if name not in wanted}
 
 
-def _audit_rows(project: Project, logged: Logged, tally: AuditCounts) -> None:
+def _audit_rows(ground: Ground, logged: Logged, tally: AuditCounts) -> None:
     if not logged.rows.num_rows:
         return
     if logged.lacking:
@@ -129,34 +160,34 @@ def _audit_rows(project: Project, logged: Logged, tally: AuditCounts) -> None:
         as_of = logged.as_of(part)
         if as_of is not None:
             tally.late(logged, part, as_of)
-    compared = compared_with_training(project, logged)
+    compared = compared_with_training(ground, logged)
     for column in logged.version.columns:
         if column.name in compared:
             tally.add(logged, compared[column.name])
 
 
-def compared_with_training(project: Project, logged: Logged) -> dict[str, Compared]:
+def compared_with_training(ground: Ground, logged: Logged) -> dict[str, Compared]:
     """By column what was served of logged rows and what training says, and why they differ where they do."""
-    trained, compared = again(lambda: _asked(project, logged))
+    trained, compared = again(lambda: _asked(ground, logged))
     return compared | compare_functions(logged, trained, compared)
 
 
-def _asked(project: Project, logged: Logged) -> tuple[dict[str, pa.Array], dict[str, Compared]]:
+def _asked(ground: Ground, logged: Logged) -> tuple[dict[str, pa.Array], dict[str, Compared]]:
     """What training says of logged rows, and how that compares; of one state of the sources' files."""
     trained: dict[str, pa.Array] = {}
     compared: dict[str, Compared] = {}
-    with project.offline.session() as session, session.reading():
+    with ground.session() as session, session.reading():
         for part in logged.version.parts:
             as_of = logged.as_of(part)
             if as_of is not None:
                 said = ask_keys(session, part, logged.inputs, as_of, inputs=logged.version.inputs)
                 trained |= said.columns
-                compared |= _compare(project, session, logged, (part, as_of, said))
+                compared |= _compare(ground, session, logged, (part, as_of, said))
     return trained, compared
 
 
 def _compare(
-    project: Project, session: Session, logged: Logged, asked: tuple[ServiceView, Ints, Recomputed]
+    ground: Ground, session: Session, logged: Logged, asked: tuple[ServiceView, Ints, Recomputed]
 ) -> dict[str, Compared]:
     """A part's columns: where value or status differ, and why. What was withheld is no value."""
     part, as_of, trained = asked
@@ -173,7 +204,7 @@ def _compare(
             served.at(rows), trained.at(rows), {name: where[rows] for name, where in differs.items()},
             None if logged.asked is None else logged.asked.take(index), own.get(part.name),
         )  # fmt: skip
-        found = Search(project, session, question)
+        found = Search(ground, session, question)
         found.run()
         for name in differs:
             causes[name][rows], details[name][rows] = found.causes[name], found.details[name]

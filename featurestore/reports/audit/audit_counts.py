@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.clock import to_datetime
+from featurestore.clock import instant_of, to_datetime
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import pa
 from featurestore.online.source_state import LAG_US
-from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits
 from featurestore.reports.audit.causes import REWRITTEN
 from featurestore.reports.audit.logged import Logged
 from featurestore.reports.audit.recompute import Ints
 from featurestore.reports.audit.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
 from featurestore.reports.explain.explain import explain_as_of
-from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.service import ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
+from featurestore.semantics.view import ResolvedView
 from featurestore.serving.served_rows import as_of_column
+from featurestore.sources.offline import Offline
 
 EXAMPLES_OF_EACH_CAUSE = 2
 """Differences of one feature and cause that a report shows."""
@@ -59,20 +60,20 @@ class Compared:
 
 
 class AuditCounts:
-    """What was compared so far."""
+    """What was compared so far; counts of other rows can be added, those of later ones after those of earlier ones."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self) -> None:
         self._features: dict[tuple[str, str, str], FeatureAudit] = {}
         self._hours: dict[tuple[str, str, str], dict[int, npt.NDArray[np.int64]]] = {}
-        self._behind: dict[tuple[str, str, str], list[Ints]] = {}
+        self._behind: dict[tuple[str, str, str], list[tuple[Ints, Ints]]] = {}
         self._lags: dict[tuple[str, str, str], int] = {}
-        self._explained: set[tuple[str, str]] = set()
+        self._views: dict[tuple[str, str, str], ResolvedView] = {}
 
     def late(self, logged: Logged, part: ServiceView, as_of: Ints) -> None:
         """Count how far the as_of that were served lie behind those of rule 0."""
         key = (logged.version.name, logged.fingerprint, part.name)
-        self._behind.setdefault(key, []).append(part.view.timing.as_of(logged.times) - as_of)
+        behind = part.view.timing.as_of(logged.times) - as_of
+        self._behind.setdefault(key, []).append(np.unique(behind, return_counts=True))
         self._lags[key] = LAG_US if part.view.is_pushed else 0
 
     def add(self, logged: Logged, compared: Compared) -> None:
@@ -80,6 +81,8 @@ class AuditCounts:
         key = (logged.version.name, logged.fingerprint, compared.column.name)
         told = self._features.setdefault(key, FeatureAudit(*key))
         hours = self._hours.setdefault(key, {})
+        if compared.part is not None:
+            self._views[key] = compared.part.view
         differs = compared.differs
         rewritten = np.isin(compared.causes, list(REWRITTEN))
         served, trained = (
@@ -100,8 +103,28 @@ class AuditCounts:
                 shown[cause] += 1
                 told.examples.append(self._example(logged, compared, row))
 
-    def features(self) -> tuple[FeatureAudit, ...]:
-        """Every feature that was compared, in the order of services and columns."""
+    def add_counts(self, other: AuditCounts) -> None:
+        """Count what was compared of later rows too."""
+        for key, told in other._features.items():
+            mine = self._features.setdefault(key, FeatureAudit(*key))
+            hours = self._hours.setdefault(key, {})
+            for number, row in other._hours[key].items():
+                hours[number] = hours.get(number, 0) + row
+            for cause, count in told.causes.items():
+                mine.causes[cause] = mine.causes.get(cause, 0) + count
+            shown = Counter(example.cause for example in mine.examples)
+            for example in told.examples:
+                if shown[example.cause] < EXAMPLES_OF_EACH_CAUSE:
+                    shown[example.cause] += 1
+                    mine.examples.append(example)
+        for key, behind in other._behind.items():
+            self._behind.setdefault(key, []).extend(behind)
+        self._lags |= other._lags
+        self._views |= other._views
+
+    def features(self, offline: Offline) -> tuple[FeatureAudit, ...]:
+        """Every feature that was compared, in the order of services and columns, its first examples with the rows that make them."""
+        self._explain(offline)
         for key, told in self._features.items():
             hours = sorted(self._hours[key].items())
             told.hours = [HourAudit(to_datetime(number * HOUR_US), **_named(counts)) for number, counts in hours]
@@ -110,7 +133,7 @@ class AuditCounts:
 
     def lateness(self) -> tuple[Lateness, ...]:
         """How late each view of each service was."""
-        return tuple(_lateness(*key, np.concatenate(found), lag=self._lags[key]) for key, found in self._behind.items())
+        return tuple(_lateness(*key, found, lag=self._lags[key]) for key, found in self._behind.items())
 
     def _example(self, logged: Logged, compared: Compared, row: int) -> Difference:
         rows, part = logged.rows, compared.part
@@ -122,32 +145,35 @@ class AuditCounts:
         served, trained = (scalars(side.slice(row, 1))[0] for side in (compared.served, compared.trained))
         as_of = None if part is None else rows[as_of_column(part)][row].as_py()
         cause, detail = compared.causes[row], compared.details[row]
-        explanation = None if part is None else self._explanation(logged, part, key, row, cause)
         return Difference(
             rows["request"][row].as_py(), rows["row"][row].as_py(), rows["time"][row].as_py(), key, as_of, served, trained,
-            (statuses[0], statuses[1]), cause, detail, explanation,
+            (statuses[0], statuses[1]), cause, detail,
         )  # fmt: skip
 
-    def _explanation(
-        self, logged: Logged, part: ServiceView, key: dict[str, Any], row: int, cause: str
-    ) -> Explanation | None:
-        if (part.view.name, cause) in self._explained or len(self._explained) >= MOST_EXPLAINED:
-            return None
-        self._explained.add((part.view.name, cause))
-        own = {column.name: value for column, value in zip(part.view.keys, key.values(), strict=True)}
-        as_of = logged.as_of(part)
-        assert as_of is not None
-        try:
-            return explain_as_of(part.view, self._project.offline, own, as_of=int(as_of[row]), limit=10)
-        except FeatureStoreError:  # a report without these rows is better than none
-            return None
+    def _explain(self, offline: Offline) -> None:
+        """Show the rows that make training's value, of one example of each view and cause."""
+        explained: set[tuple[str, str]] = set()
+        for key, view in self._views.items():
+            for place, example in enumerate(self._features[key].examples):
+                if (view.name, example.cause) in explained or len(explained) >= MOST_EXPLAINED:
+                    continue
+                explained.add((view.name, example.cause))
+                own = {column.name: value for column, value in zip(view.keys, example.key.values(), strict=True)}
+                assert example.as_of is not None
+                with suppress(FeatureStoreError):  # a report without these rows is better than none
+                    found = explain_as_of(view, offline, own, as_of=instant_of(example.as_of), limit=10)
+                    self._features[key].examples[place] = replace(example, explanation=found)
 
 
 def _named(counts: Any) -> dict[str, int]:
     return dict(zip(COUNTS, counts.tolist(), strict=True))
 
 
-def _lateness(service: str, fingerprint: str, view: str, behind: Ints, *, lag: int) -> Lateness:
+def _lateness(
+    service: str, fingerprint: str, view: str, counted: list[tuple[Ints, Ints]], *, lag: int
+) -> Lateness:  # fmt: skip
+    """counted: by how far rows lay behind, and how many did, piece by piece."""
+    behind = np.concatenate([np.repeat(values, counts) for values, counts in counted])
     late = behind[behind > lag]
     p50, p99, greatest = (int(np.percentile(late, q, method="higher")) if len(late) else 0 for q in (50, 99, 100))
     return Lateness(service, fingerprint, view, len(behind), len(late), int((behind < 0).sum()), p50, p99, greatest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from featurestore.declare.database_source import DatabaseSource
@@ -11,6 +11,7 @@ from featurestore.declare.sources import DataFrameSource, Source
 from featurestore.errors import SourceError
 from featurestore.project import Project
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.arrivals import Stay
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
@@ -28,11 +29,9 @@ class Then:
 class FileHistory:
     """The files of a source that lies in files, over time: as they are now and as the journal of arrivals knows them."""
 
-    def __init__(self, source: Source, offline: Offline, now: tuple[SourceFile, ...]) -> None:
+    def __init__(self, source: Source, stays: Sequence[Stay], now: tuple[SourceFile, ...]) -> None:
         self.source = source
         self.now = now
-        # Of a database's rows the copies are ours: they are merged, and never written anew.
-        stays = () if isinstance(source, DatabaseSource) else offline.arrivals.stays(source.name)
         seen = {stay.file: stay.seen for stay in stays}
         present = {file.sighting for file in self.now}
         # A file that nobody journalled is taken to have come when it was written.
@@ -46,10 +45,21 @@ class FileHistory:
         return Then(changed, there)
 
 
-def files_of(source: Source, offline: Offline, session: Session) -> FileHistory | None:
-    """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
+def file_source(source: Source) -> Source | None:
+    """The source whose files have the rows of one, which is a push source's history; None where its rows lie in no file."""
     of = source.history if isinstance(source, PushSource) else source
-    return None if of is None or isinstance(of, DataFrameSource) else FileHistory(of, offline, session.files(of))
+    return None if of is None or isinstance(of, DataFrameSource) else of
+
+
+def stays_of(source: Source, offline: Offline) -> tuple[Stay, ...]:
+    """When its files were there; nothing of a database's rows, whose copies are ours: they are merged, and never written anew."""
+    return () if isinstance(source, DatabaseSource) else tuple(offline.arrivals.stays(source.name))
+
+
+def files_of(source: Source, stays: Sequence[Stay], session: Session) -> FileHistory | None:
+    """The files of a source, or of a push source's history, as a session reads them; None where its rows lie in none."""
+    of = file_source(source)
+    return None if of is None else FileHistory(of, stays, session.files(of))
 
 
 def other_versions(project: Project, view: ResolvedView) -> Iterator[ResolvedView]:

@@ -15,18 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore.clock import to_datetime
-from featurestore.declare.push import PushSource
 from featurestore.lazy import pa
-from featurestore.project import Project
 from featurestore.reports.audit.bits import Bits, passage, same_bits
-from featurestore.reports.audit.history import files_of, other_versions
+from featurestore.reports.audit.evidence import Ground
+from featurestore.reports.audit.history import files_of
 from featurestore.reports.audit.recompute import NEVER, Ints, Recomputed, ask_keys, neighbours
-from featurestore.reports.journals import completions_of
 from featurestore.semantics.service import ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.sources.session import Session
-from featurestore.types import LAST_MICRO, FeatureType
+from featurestore.types import FeatureType
 
 TRIED_INSTANTS = 3
 """How many instants before the one that was served for, and after it, are tried."""
@@ -63,11 +61,11 @@ class DifferingRows:
 class Search:
     """Finds the cause of each differing value, by column and row, and what is known of it; "" where there is none."""
 
-    def __init__(self, project: Project, session: Session, question: DifferingRows) -> None:
+    def __init__(self, ground: Ground, session: Session, question: DifferingRows) -> None:
         self.question = question
-        view = question.part.view
-        self._runs = completions_of(project, view)
-        self._project, self._session = project, session
+        self._ground, self._session = ground, session
+        self._evidence = ground.evidence(question.part.view)
+        self._runs = self._evidence.runs
         self._types = {question.part.column(f.name): f.type for f in question.part.features}
         self.causes: dict[str, Texts] = {}
         self.details: dict[str, Texts] = {}
@@ -171,7 +169,7 @@ class Search:
     def _files(self) -> None:
         """Files were written anew or removed after the value was computed, or had not been seen yet."""
         question = self.question
-        files = files_of(question.part.view.source, self._project.offline, self._session)
+        files = files_of(question.part.view.source, self._evidence.stays, self._session)
         if files is None:
             return
         pairs = zip(question.as_of.tolist(), question.times.tolist(), strict=True)
@@ -191,7 +189,7 @@ class Search:
                     f" and {len(late) - TRIED_INSTANTS} more" if len(late) > TRIED_INSTANTS else ""
                 )
                 as_of = question.as_of[rows] if then.there else np.full(len(rows), NEVER)
-                with self._project.offline.session(files={files.source.name: then.there or files.now}) as earlier:
+                with self._ground.session({files.source.name: then.there or files.now}) as earlier:
                     said = self._ask(rows, as_of, session=earlier)
                 self._settle_same(
                     rows, said, "late data", f"computed at {to_datetime(instant)}, before {shown} was first seen"
@@ -227,10 +225,7 @@ class Search:
     def _returns(self) -> None:
         """The value is that of the instant to which the online store went back, before that was found."""
         question = self.question
-        source = question.part.view.source
-        if not question.part.view.is_pushed or not isinstance(source, PushSource):
-            return
-        for found in self._project.offline.log(source).returns():
+        for found in self._evidence.returns:
             within = (question.as_of > found.to) & (question.as_of <= found.noticed)
             rows = np.flatnonzero(self._any_open & within)
             said = self._ask(rows, np.full(len(rows), found.to), judged=question.as_of[rows])
@@ -239,14 +234,11 @@ class Search:
 
     def _erased(self) -> None:
         """Rows of a key that was forgotten went out of the log after the value was served, so that it cannot be asked."""
-        question = self.question
-        source = question.part.view.source.name
-        of_source = [one for one in self._project.registry.forgettings() if source in one.sources]
-        if of_source:
-            until = max(LAST_MICRO if one.done_at is None else one.done_at for one in of_source)
+        until = self._evidence.erased_until
+        if until is not None:
             for name in self.causes:
                 told = "served before rows of a forgotten key were erased from the log"
-                self._settle(name, question.times <= until, "history rewritten", told)
+                self._settle(name, self.question.times <= until, "history rewritten", told)
 
     def _instants(self) -> None:
         """The value is that of another instant: of an earlier one where rows did not come through, or of a later one."""
@@ -292,7 +284,7 @@ class Search:
         """Another version of the view, that was applied once, gives what was served."""
         question = self.question
         part = question.part
-        for other in other_versions(self._project, part.view):
+        for other in self._evidence.others:
             types = {feature.name: feature.type for feature in part.features}
             shared = tuple(feature for feature in other.features if types.get(feature.name) == feature.type)
             rows = np.flatnonzero(self._any_open)
