@@ -103,8 +103,8 @@ class EngineAudit:
             damaged |= outcome.damaged
             if isinstance(outcome.error, FileNotFoundError) and all(file.exists() for file in logged.files):
                 raise FeatureStoreError(
-                    f"a task cannot read {outcome.error.filename}: the folder of the serving log is to be there, under the same path, on every "
-                    "node"
+                    "a task found no file of the log where it is here; the folder of the serving log is to be there, under the same path, on "
+                    f"every node: {outcome.error}"
                 ) from outcome.error
             if outcome.error is not None:
                 raise outcome.error

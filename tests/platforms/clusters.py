@@ -17,6 +17,12 @@ import pytest
 import featurestore
 
 ROOT = Path(featurestore.__file__).parents[1]
+SPECULATING = {
+    "spark.speculation": "true", "spark.speculation.interval": "20ms", "spark.speculation.multiplier": "1.01", "spark.speculation.quantile": "0.1",
+    "spark.speculation.minTaskRuntime": "0ms",
+}  # fmt: skip
+"""Settings with which Spark runs a task once more, beside itself, as soon as others are done: as often as it can."""
+
 PANDAS = "ignore:PySpark does not yet fully support pandas:FutureWarning"
 """Spark says it of pandas 3, which it does not use here."""
 
@@ -28,8 +34,8 @@ TOKEN = secrets.token_hex(32)
 
 
 @contextmanager
-def spark_session(place: Path) -> Iterator[Any]:
-    """A session with two executors, each a process with Python workers of its own. place: where its tables lie."""
+def spark_session(place: Path, **more: str) -> Iterator[Any]:
+    """A session with two executors, each a process with Python workers of its own. place: where its tables lie. more: settings."""
     assert shutil.which("java"), "Spark needs Java: apt install openjdk-17-jre-headless"
     from pyspark.sql import SparkSession
 
@@ -39,6 +45,7 @@ def spark_session(place: Path) -> Iterator[Any]:
         "spark.driver.host": "127.0.0.1", "spark.executorEnv.PYTHONPATH": str(ROOT), "spark.executor.memory": "1g",
         "spark.sql.shuffle.partitions": "3", "spark.sql.warehouse.dir": str(place / "tables"),
         "spark.sql.session.timeZone": "Asia/Seoul", "spark.network.timeout": "600s",
+        **more,
     }  # fmt: skip
     builder = SparkSession.builder.master("local-cluster[2,1,1024]")
     for name, value in settings.items():

@@ -117,6 +117,7 @@ def of_spark(session: Any) -> EngineKind:
         frame,
         snapshot,
         lambda store: SparkEngine(store, session),
+        rows,
         workers,
         exact=False,
     )
@@ -140,11 +141,11 @@ def of_ray(ray: Any) -> EngineKind:
         return RayEngine(store).get_historical_features(spine, features).dataset
 
     def workers() -> list[int]:
-        busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine")
+        busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine", "ray::write")
         return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
 
     return EngineKind(
-        "ray", f"Ray {ray.__version__}", frame, snapshot, lambda store: RayEngine(store, partitions=3), workers
+        "ray", f"Ray {ray.__version__}", frame, snapshot, lambda store: RayEngine(store, partitions=3), rows, workers
     )
 
 

@@ -44,6 +44,7 @@ from featurestore import (
     Unique,
     on_demand,
 )
+from featurestore.clock import to_datetime
 from featurestore.durable.parquet import storable
 from featurestore.engines.audit_tasks import EngineAudit
 from featurestore.errors import ExpectationError, RequestError, SourceError, SpineError
@@ -70,12 +71,20 @@ pytestmark = [pytest.mark.filterwarnings(PANDAS), pytest.mark.filterwarnings(OWN
 USER = Entity("user", key={"user": Int64})
 DRAWS = {"here": 150, "spark": 10, "ray": 30}
 """Histories that are drawn: a job of Spark takes seconds."""
+RUN_DRAWS = {"here": 30, "spark": 3, "ray": 6}
+"""Those that are materialized, twice each."""
 
 
 @pytest.fixture(scope="module", params=["here", "spark", "ray"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineKind]:
     with running(request.param, tmp_path_factory.mktemp(request.param)) as kind:
         yield kind
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
 
 
 def test_every_type_with_statuses_and_times(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
@@ -101,6 +110,12 @@ def test_a_project_with_arrivals_pushes_and_functions(engine: EngineKind, tmp_pa
         _, compared = engine.same(store, spine, "ride_model", tmp_path, with_status=True, with_event_time=True)
         (frame,) = store.registry.frames()
         assert (frame.rows, frame.path) == (spine.num_rows, str(tmp_path / "out0"))
+        by_key: dict[tuple[str, ...], list[Any]] = {}
+        for part in store._project.service("ride_model").parts:
+            by_key.setdefault(part.inputs, []).append(part.view.declared)
+        for views in by_key.values():
+            at = [datetime.fromisoformat(expected["at"]), datetime.fromisoformat(expected["at"]) - timedelta(hours=5)]
+            compared += engine.same_snapshot(store, views, at, tmp_path, with_status=True)[1]
     tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
 
 
@@ -230,7 +245,7 @@ def test_a_history_that_is_not_as_expected(engine: EngineKind, tmp_path: Path) -
     def pushed(otherwise: str) -> FeatureView:
         source = PushSource(
             "pushed", schema={"user": Int64, "at": Timestamp, "x": Float64}, event_time="at", cutover=ago(1),
-            history=ParquetSource("old", tmp_path / "old.parquet", event_time="at"),
+            history=ParquetSource("old", tmp_path / "old.parquet", event_time="at", known_after="1m"),
             expectations=[InRange("x", at_most=100, otherwise=otherwise)],
         )  # fmt: skip
         return FeatureView("view", entity=USER, source=source, features={"x": Latest("x"), "n": Count(window="2d")})
@@ -349,7 +364,25 @@ def test_rows_of_a_delta_table_count_from_their_commits(engine: EngineKind, tmp_
     asked = [{"user": user, "event_timestamp": at} for user in (1, 2, 3) for at in instants]
     with FeatureStore.local(clock=ManualClock(before + timedelta(days=1))) as store:
         found, _ = engine.same(store, spine_of(asked), [view], tmp_path, with_status=True)
+        engine.same_snapshot(store, [view], instants, tmp_path, with_status=True)
     assert found["view__n"].to_pylist() == [None, 2, None, 1, None, None]
+
+
+def test_a_delta_table_that_is_materialized(engine: EngineKind, redis_server: RedisServer, tmp_path: Path) -> None:
+    """By the files of each version: rows that were appended, and a version that took rows away."""
+    rows = pa.table({"user": [1, 2, 3], "at": pa.array([ago(9)] * 3, pa.timestamp("us", "UTC")), "x": [1.5, None, 2.5]})
+    deltalake.write_deltalake(tmp_path / "rows", rows)
+    source = DeltaSource("rows", tmp_path / "rows", event_time="at")
+    features = {"x": Latest("x"), "n": Count(window="2d")}
+    with Pair(redis_server, tmp_path, engine.engine_of) as pair:
+        pair.apply(FeatureView("view", entity=USER, source=source, refresh="1h", features=features))
+        assert [run.keys for run in pair.run()] == [3]
+        pair.clock.advance(timedelta(hours=1))
+        deltalake.write_deltalake(tmp_path / "rows", rows.slice(1, 1), mode="append")
+        assert [(run.keys, run.full) for run in pair.run()] == [(1, False)]
+        pair.clock.advance(timedelta(hours=1))
+        deltalake.DeltaTable(tmp_path / "rows").delete("user = 1")
+        assert [(run.keys, run.full) for run in pair.run()] == [(2, True)]
 
 
 def test_random_histories(engine: EngineKind) -> None:
@@ -369,6 +402,30 @@ def test_random_histories(engine: EngineKind) -> None:
             spine = spine.append_column("id", pa.array(range(len(spine)), pa.int64()))
             view = folding(history, specs, plain=plain, paths=paths)
             engine.same(store, spine, [view], Path(folder), with_status=True, with_event_time=True)
+            engine.same_snapshot(store, [view], [NOON, ago(5)], Path(folder), with_status=True)
+
+    check()
+
+
+def test_random_histories_that_are_materialized(engine: EngineKind, redis_server: RedisServer) -> None:
+    """The same: every key and byte, of all keys and then of those that may have changed."""
+
+    @settings(
+        max_examples=draws(RUN_DRAWS[engine.name]),
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    @given(world=folded_histories(), files=st.integers(1, 3), seed=st.integers(0, 99))
+    def check(world: tuple[History, list[FoldSpec], bool], files: int, seed: int) -> None:
+        history, specs, plain = world
+        with tempfile.TemporaryDirectory() as folder, Pair(redis_server, Path(folder), engine.engine_of) as pair:
+            Path(folder, "rows").mkdir()
+            paths = write_parquet(to_arrow(history.rows, history.types), Path(folder, "rows"), files=files, seed=seed)
+            pair.apply(folding(history, specs, plain=plain, paths=paths))
+            for instant in (history.instants[0], history.instants[-1]):
+                pair.clock.set(to_datetime(instant))
+                pair.run()
 
     check()
 
@@ -485,7 +542,10 @@ def test_files_are_those_that_were_listed(engine: EngineKind, tmp_path: Path) ->
     assert found["view__n"].to_pylist()[:3] == [2, 2, None]
 
 
-def test_a_worker_that_is_killed_changes_nothing(engine: EngineKind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["frame", "snapshot", "materialize"])
+def test_a_worker_that_is_killed_changes_nothing(
+    verb: str, engine: EngineKind, redis_server: RedisServer, tmp_path: Path
+) -> None:
     """Its tasks, and what was lost with it, are done again: the same bits, and each partition counted once."""
     if engine.workers is None:
         assert engine.name == "here"  # it has no process to lose but this one
@@ -511,10 +571,16 @@ def test_a_worker_that_is_killed_changes_nothing(engine: EngineKind, tmp_path: P
                 killed.append(victim)
 
     killer = Thread(target=kill)
-    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+    with FeatureStore.local(clock=ManualClock(NOON)) as store, Pair(redis_server, tmp_path, engine.engine_of) as pair:
+        pair.apply(view)
         killer.start()
         try:
-            engine.same(store, spine, [view], tmp_path, partitions=6)
+            if verb == "frame":
+                engine.same(store, spine, [view], tmp_path, partitions=6)
+            elif verb == "snapshot":
+                engine.same_snapshot(store, [view], [NOON, ago(3), ago(6)], tmp_path, partitions=6)
+            else:
+                assert [run.keys for run in pair.run()] == [500]
         finally:
             done.set()
             killer.join()
@@ -556,12 +622,6 @@ def test_snapshots(engine: EngineKind, tmp_path: Path, tell: Any) -> None:
         with pytest.raises(RequestError, match="at: '2026' is no instant"):
             engine.snapshot(store, views, "2026", tmp_path / "none")
     tell(engine.name, version=engine.version, ran="as one machine answers", compared=compared)
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
 
 
 def test_materialize(engine: EngineKind, redis_server: RedisServer, tmp_path: Path, tell: Any) -> None:

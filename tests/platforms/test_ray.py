@@ -18,8 +18,10 @@ from featurestore.training.manifest import load_manifest
 from featurestore.types import Array, Float32, Int64
 from tests.platforms.clusters import OWN_WORDS, ray_cluster
 from tests.platforms.engine_kinds import NOON, ago, spine_of, write
+from tests.platforms.record_pairs import Pair, moved, of_moved
 from tests.platforms.s3_server import s3_server
 from tests.platforms.shop import BLOCK, PAGES, bits
+from tests.servers import RedisServer
 
 pytestmark = pytest.mark.filterwarnings(OWN_WORDS)
 USER = Entity("user", key={"user": Int64})
@@ -195,8 +197,19 @@ def test_workers_with_other_versions_are_refused(
 
 @pytest.mark.parametrize("page", ["ray.md", "engines.md"])
 def test_the_pages_run(page: str, ray: Any, store: FeatureStore, tmp_path: Path) -> None:
-    (example,) = (text for kind, text in BLOCK.findall((PAGES / page).read_text()) if kind == "python")
-    said = {"store": store, "spine": ray.data.from_arrow(SPINE), "folder": tmp_path}
+    example, *others = (text for kind, text in BLOCK.findall((PAGES / page).read_text()) if kind == "python")
+    said = {"store": store, "spine": ray.data.from_arrow(SPINE), "folder": tmp_path, "instants": [NOON, ago(2)]}
     exec(compile(example, page, "exec"), said)
+    for other in others[:1]:
+        exec(compile(other, page, "exec"), said)
+        assert pq.read_table(tmp_path / "everyone").num_rows == 6
+        assert said["report"].compared == 0
+    for other in others[1:]:
+        with RedisServer() as server, Pair(server, tmp_path, RayEngine) as pair:
+            pair.apply(of_moved(write(tmp_path / "moved.parquet", **moved())))
+            said |= {"store": pair.other}
+            exec(compile(other, page, "exec"), said)
+            pair.one.materialize(progress=False)
+            assert pair.check() > len(said["runs"]) == 1
     assert load_manifest(tmp_path / "trained").raw["rows"] == 4
     same(pq.read_table(tmp_path / "trained").select(expected(store).column_names), store)

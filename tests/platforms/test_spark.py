@@ -282,7 +282,9 @@ def test_a_dataframe_is_no_spine_of_this_process_and_the_error_says_whose(spark:
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
-    example, *_ = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
+    frame, snapshot, _, audit = (
+        text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python"
+    )
     path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
     view = FeatureView(
         "view", entity=USER, source=ParquetSource("rows", path, event_time="at"), refresh="1h", features=["x"]
@@ -290,9 +292,12 @@ def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
     spine = spark.createDataFrame(spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2)]))
     with FeatureStore.local(clock=ManualClock(NOON)) as store:
         store.apply([FeatureService("ranking", features=[view])])
-        said = {"store": store, "spark": spark, "spine": spine, "folder": tmp_path}
-        exec(compile(example, "spark.md", "exec"), said)
-    assert said["manifest"]["rows"] == 2
+        said = {"store": store, "spark": spark, "spine": spine, "folder": tmp_path, "instants": [NOON, ago(2)]}
+        exec(compile(frame, "spark.md", "exec"), said)
+        assert said["manifest"]["rows"] == 2
+        exec(compile(snapshot + audit, "spark.md", "exec"), said)
+        assert said["report"].compared == 0
+    assert pq.read_table(tmp_path / "everyone").num_rows == said["manifest"]["rows"] == 2
     assert pq.read_table(tmp_path / "trained").sort_by("id")["view__x"].to_pylist() == [1.0, None]
 
 
@@ -333,7 +338,11 @@ assert "connect" in type(session).__module__
 suite.test_a_correction_that_moves_a_row_to_another_key(of_spark(session), Path(sys.argv[1]))
 told = []
 suite.test_every_type_with_statuses_and_times(of_spark(session), Path(sys.argv[1]), lambda *a, **w: told.append(w["compared"]))
-print("compared", told[0])
+suite.test_snapshots(of_spark(session), Path(sys.argv[1]), lambda *a, **w: told.append(w["compared"]))
+Path(sys.argv[1], "audited").mkdir()
+with suite.pytest.MonkeyPatch.context() as patch:
+    suite.test_audit(of_spark(session), Path(sys.argv[1], "audited"), lambda *a, **w: told.append(w["compared"]), patch)
+print("compared", sum(told))
 session.stop()
 """
 

@@ -46,7 +46,7 @@ from featurestore.materialize.records import existing
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online.view_codec import ViewCodec
 from featurestore.types import Int64, String
-from tests.platforms.clusters import PANDAS, ROOT, spark_executors, spark_session
+from tests.platforms.clusters import PANDAS, ROOT, SPECULATING, spark_executors, spark_session
 from tests.platforms.engine_kinds import NOON, ago, write
 from tests.platforms.record_pairs import Pair, moved, of_moved
 from tests.platforms.shop import BLOCK, PAGES
@@ -60,8 +60,8 @@ pytestmark = pytest.mark.filterwarnings(PANDAS)
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A session with two executors."""
-    with spark_session(tmp_path_factory.mktemp("spark")) as session:
+    """A session with two executors, which run tasks twice at once wherever they can."""
+    with spark_session(tmp_path_factory.mktemp("spark"), **SPECULATING) as session:
         yield session
 
 
@@ -317,7 +317,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(
 
 
 def test_the_page_runs(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
-    _, example = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
+    _, _, example, _ = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
     with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
