@@ -19,7 +19,7 @@ PORTS = range(11_000, 11_000 + BUS)
 """Below the ports that Linux gives to outgoing connections (from 32,768 on): one of those that is asked for, let go and bound later may
 be another process's by then. Two servers' second ports do not meet either."""
 
-_LOCKS = Path(tempfile.gettempdir(), f"featurestore-ports-{os.getuid()}")
+_LOCKS = Path(tempfile.gettempdir(), f"featurestore-ports-{os.getuid()}.locks")
 """A file whose bytes are locked, by the process that has the port of that number; it lets go when it ends, however it ends."""
 
 _HELD: set[int] = set()
