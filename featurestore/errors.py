@@ -50,7 +50,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self, cast
 
 __all__ = [
     "AccessError", "AccessUnavailableError", "BackupError", "BrokerError", "BrokerUnavailableError", "ConfigError", "DeclarationError", "DeposedError", "ExpectationError", "FeatureStoreError",
@@ -79,6 +79,10 @@ class FeatureStoreError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args, vars(self))
+
+    def saying(self, message: str) -> Self:
+        """The same error with other words: its class, and all else that it tells, stay."""
+        return cast("Self", _again(type(self), (message,), vars(self)))
 
 
 class DeclarationError(FeatureStoreError, ValueError):

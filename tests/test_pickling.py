@@ -164,3 +164,7 @@ def test_every_error_is_the_same_in_another_process() -> None:
             assert type(other) is kind
             assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
             assert other.retry == kind.retry
+        if issubclass(kind, FeatureStoreError):  # told again with more words
+            other = error.saying(f"{error}; and more")
+            assert type(other) is kind
+            assert (str(other), vars(other)) == (f"{error}; and more", vars(error))

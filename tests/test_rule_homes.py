@@ -60,6 +60,13 @@ HOMES = [
         },
     ),
     Home(
+        "an error is told again in other words with all else that it tells, whatever its class is made of",
+        r"\btype\(\w+\)\(f?\"|\btype\((error|failure|again|problem|caught)\)\(|_again\(type\(",
+        ("errors",),
+        ('raise type(error)(f"{what}: {error}")', 'raise type(failure)(told(failure))', "found = type(error)(message)"),
+        {},
+    ),
+    Home(
         "1: a condition holds where it is true, and not null",
         r"\bIS TRUE\b",
         ("semantics.rows",),

@@ -55,7 +55,7 @@ def push(
                 lateness = pushed.lateness or lateness
                 first, under_way = first + count, 0
         except (PushError, OnlineStoreError, LogError) as error:
-            raise type(error)(_placed(error, first, told["accepted"])) from None
+            raise error.saying(_placed(error, first, told["accepted"])) from None
         except KeyboardInterrupt:
             perhaps = f", and perhaps the {under_way} after them" if under_way else ""
             typer.echo(f"Interrupted. The first {first} rows of {file} stay pushed{perhaps}; {AGAIN}", err=True)

@@ -39,4 +39,4 @@ def called(what: str) -> Iterator[None]:
     try:
         yield
     except (RequestError, SpineError) as error:
-        raise type(error)(f"{what}: {error}") from error
+        raise error.saying(f"{what}: {error}") from error

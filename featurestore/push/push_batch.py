@@ -224,7 +224,7 @@ class PushBatch:
                 self._state.wait(least)
             except OnlineUnavailableError as error:
                 way = f"To push before that, take back what is ahead: featurestore take-back {self._state.source.name}"
-                raise type(error)(f"{error} {way}.") from error
+                raise error.saying(f"{error} {way}.") from error
         return max(least, now) + 1
 
 

@@ -39,7 +39,7 @@ class Fate(Enum):
 
     def told(self, error: FeatureStoreError) -> FeatureStoreError:
         """The error with what has become of the rows."""
-        found = type(error)(f"{error} {self.value}")
+        found = error.saying(f"{error} {self.value}")
         found.kept = {Fate.REFUSED: "no", Fate.OPEN: "unknown"}.get(self, "yes")
         return found
 

@@ -79,7 +79,7 @@ def resolve_views(catalog: Catalog, offline: Offline, applied: Document) -> dict
         try:
             resolved[name] = resolve(view, raw)
         except (DeclarationError, SourceError) as error:
-            raise type(error)(f"{error} [{_read_from(view.source, offline)}]") from None
+            raise error.saying(f"{error} [{_read_from(view.source, offline)}]") from None
     return resolved
 
 

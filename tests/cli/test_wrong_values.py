@@ -209,3 +209,36 @@ def test_rows_that_came_too_late_are_told(shop: Path, tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert (told["accepted"], told["late"]) == (1, BATCH_ROWS)
     assert told["notices"][0].startswith(f"{BATCH_ROWS} rows {says}")
+
+
+REFUSING = """
+from featurestore import Count, Entity, FeatureView, InRange, PushSource
+from featurestore.types import Float64, String, Timestamp
+
+carts = PushSource(
+    "carts",
+    schema={"cart": String, "customer": String, "at": Timestamp, "amount": Float64},
+    event_time="at",
+    identity="cart",
+    expectations=[InRange("amount", at_least=0)],
+)
+view = FeatureView(
+    "recent", entity=Entity("customer", key={"customer": String}), source=carts, features={"n": Count(window="1d")}
+)
+"""
+
+
+def test_a_pushed_row_that_is_refused_for_what_it_says_is_told_by_its_number(tmp_path: Path) -> None:
+    """Also of a later batch, with where that begins; such an error has more to it than its message."""
+    (tmp_path / "featurestore.toml").write_text('project = "refusing"\n')
+    (tmp_path / "definitions.py").write_text(REFUSING)
+    assert CliRunner().invoke(app, ["apply", "--repo", str(tmp_path)]).exit_code == 0
+    now = datetime.now(UTC)
+    rows = [{"cart": f"c{n}", "customer": "ann", "at": now.isoformat(), "amount": 1.0} for n in range(BATCH_ROWS + 2)]
+    rows[-1]["amount"] = -5.0
+    refused = "row 1, column 'amount': -5.0 does not meet InRange('amount', at_least=0)"
+    few = "\n".join(json.dumps(row) for row in rows[-2:])
+    assert told(tmp_path, "push", "carts", "-", given=few.encode()).endswith(refused)
+    many = "\n".join(json.dumps(row) for row in rows)
+    said = told(tmp_path, "push", "carts", "-", given=many.encode())
+    assert f"{refused}; it is counted from row {BATCH_ROWS} of the file. The rows before that one stay pushed" in said
