@@ -328,3 +328,21 @@ def test_of_two_replays_at_once_one_is_told_so(monkeypatch: pytest.MonkeyPatch) 
                 store.replay_quarantined("pushed")
         assert store.replay_quarantined("pushed") == {}
         assert both(store, thing=[1])["view__sum"] == [310.0]
+
+
+def test_an_explanation_tells_which_pushed_rows_of_its_key_are_kept_aside() -> None:
+    """Those in quarantine and those that came too late, of this key alone, until they are erased."""
+    with opened(pushed_view(100)) as (store, _):
+        late = {**row(3, 1.0), "at": hours(-24 * 8)}
+        store.push("pushed", [row(1, 1.0), row(2, 500.0), row(4, -1.0), late, row(5, 500.0, thing=2)])
+        found = store.explain("view", {"thing": 1})
+        assert (found.values["rows"], found.aside) == (1, {"late": 1, "quarantine": 2})
+        text = str(found)
+        assert "counted nowhere: 1 pushed row of this key, came too late" in text
+        assert "counted nowhere: 2 pushed rows of this key, in quarantine: featurestore quarantine show pushed" in text
+        assert store.explain("view:sum", {"thing": 2}).aside == {"quarantine": 1}
+        assert store.explain("view", {"thing": 3}).aside == {}
+        store.discard_quarantined("pushed", [one.id for one in store.quarantined_rows("pushed")[:1] if one.id])
+        assert store.explain("view", {"thing": 1}).aside == {"late": 1, "quarantine": 1}
+        store.forget("thing", {"thing": 1})
+        assert store.explain("view", {"thing": 1}).aside == {}

@@ -79,4 +79,16 @@ def facts_of(explanation: Explanation) -> list[tuple[str, object]]:
         ("answered as of", shown_instant(explanation.as_of)),
         ("with what was known by", shown_instant(explanation.known_by)),
         ("status", status_mark(explanation.status)),
+        *_aside(explanation),
     ]
+
+
+def _aside(explanation: Explanation) -> Iterator[tuple[str, object]]:
+    """Pushed rows of the key that count nowhere, since they are kept aside, with the page that shows them."""
+    source = explanation.resolved.source.name
+    for which, count in explanation.aside.items():
+        rows = f"{count} row{'' if count == 1 else 's'} of this key, counted nowhere"
+        if which == "late":
+            yield "kept aside, too late", PageLink(rows, "pushes", "")
+        else:
+            yield "kept aside, in quarantine", PageLink(rows, "quarantine", "", {"of": source})

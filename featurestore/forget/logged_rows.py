@@ -62,7 +62,7 @@ def _are_forgotten(
     found = np.zeros(rows.num_rows, np.bool_)
     for view in logged.views:
         assert isinstance(view.source, PushSource)
-        scan = session.scan_logged(view.source, _with_columns(view.source, rows), "logged_rows")
+        scan = session.scan_logged(view.source, with_columns(view.source, rows), "logged_rows")
         sql = f"SELECT row FROM ({words_sql(view, scan)}) WHERE forgotten"
         try:
             places = session.connection.sql(sql).fetchnumpy()["row"]
@@ -72,7 +72,7 @@ def _are_forgotten(
     return found
 
 
-def _with_columns(source: PushSource, rows: pa.Table) -> pa.Table:
+def with_columns(source: PushSource, rows: pa.Table) -> pa.Table:
     """Rows of a log with every column that a version of its source has, null where the log, which keeps those that it began with,
     has it not. So a row has a key wherever the columns of the key are there, and none elsewhere."""
     for name, of in source.columns.items():
@@ -86,7 +86,7 @@ def counting(session: Session, views: Sequence[ResolvedView], rows: pa.Table) ->
     found = []
     for view in views:
         assert isinstance(view.source, PushSource)
-        words = words_sql(view, session.scan_logged(view.source, _with_columns(view.source, rows), "logged_rows"))
+        words = words_sql(view, session.scan_logged(view.source, with_columns(view.source, rows), "logged_rows"))
         sql = f"SELECT count(*) FROM ({words}) WHERE {has_key(view)} AND event_us IS NOT NULL"
         if session.connection.execute(sql).fetchall()[0][0]:
             found.append(view.name)

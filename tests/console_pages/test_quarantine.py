@@ -75,6 +75,14 @@ def test_each_row_says_what_it_does_not_meet(kept: httpx.Client, name: str, unme
     assert ("quarantine replay swipes" in page.text) == (name == "swipes")
 
 
+def test_a_value_is_explained_with_the_rows_of_its_key_that_are_kept_aside(kept: httpx.Client) -> None:
+    page = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "1"}))
+    assert "1 row of this key, counted nowhere" in page.text
+    assert "/ui/quarantine?of=swipes" in [link.get("href") for link in page.all("a")]
+    other = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "2"}))
+    assert "counted nowhere" not in other.text
+
+
 def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
     assert kept.get("/ui/quarantine", params={"of": HOSTILE}).status_code == 404
     assert kept.get("/ui/quarantine", params={"of": "words", "limit": "x"}).status_code == 422

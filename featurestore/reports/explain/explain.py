@@ -36,6 +36,7 @@ from featurestore.query.row_verdicts import (
 from featurestore.query.windows.fold_input import earliest
 from featurestore.report import shown_instant, within
 from featurestore.reports.explain.explanation import ExplainedRow, Explanation
+from featurestore.reports.explain.kept_aside import rows_aside
 from featurestore.semantics.expectations import removing
 from featurestore.semantics.judge import status_of
 from featurestore.semantics.source_columns import Scan, has_key
@@ -98,7 +99,7 @@ def _answered(question: AskedView, offline: Offline, key: Mapping[str, Any], *, 
         with offline.session() as session, session.reading():
             source = view.source
             try:
-                return _explain(session, question, checked, paths=_paths(view, offline, session), limit=limit)
+                return _explain(session, question, checked, offline, limit=limit)
             except duckdb.Error as error:
                 raise SourceError(
                     f"{view.declared.title} over {source.title}: {engine_words(error)} ({source.origin})"
@@ -147,8 +148,9 @@ def _file_paths(source: Source, offline: Offline, session: Session) -> list[str 
 
 
 def _explain(
-    session: Session, question: AskedView, key: dict[str, Any], *, paths: list[str | None], limit: int
+    session: Session, question: AskedView, key: dict[str, Any], offline: Offline, *, limit: int
 ) -> Explanation:
+    paths = _paths(question.view, offline, session)
     view, execute = question.view, session.connection.execute
     own = _narrowed(session, question, key)
     answer = _ask(session, question, own)
@@ -184,6 +186,7 @@ def _explain(
         rows=rows,
         counts={verdict: counted[verdict] for verdict in VERDICTS if verdict in counted},
         counted={feature.name: sum(row[i] for row in found) for i, feature in enumerate(view.folded, 2)},
+        aside=rows_aside(session, view, offline, "requests"),
         resolved=view,
     )
 

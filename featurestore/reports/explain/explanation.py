@@ -65,6 +65,8 @@ class Explanation(Reported):
     """Verdict → number of rows, those that are not shown included."""
     counted: dict[str, int]
     """Folded feature → number of rows that count for it."""
+    aside: dict[str, int]
+    """Of a push source "late" and "quarantine" → number of rows of the key that are kept aside there now; no other row is."""
     resolved: ResolvedView = field(repr=False, compare=False)
 
     def of(self, features: Sequence[str]) -> Self:
@@ -116,7 +118,9 @@ class Explanation(Reported):
             (f"  {name} = {typed_cell(value, types[name])}{self._beside(name)}",) for name, value in self.values.items()
         ]
         rows = [ReportTable(self._header, list(self._cells()))] if self.rows else []
-        return Report(self._title, (self._times, self.summary, ReportTable((), values), *rows, *self._hidden_rows))
+        return Report(
+            self._title, (self._times, self.summary, ReportTable((), values), *rows, *self._hidden_rows, *self._aside)
+        )
 
     def _beside(self, name: str) -> str:
         """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""
@@ -144,6 +148,17 @@ class Explanation(Reported):
     def _hidden_rows(self) -> list[str]:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
         return [f"{self.hidden} more rows are not shown; in all: {counts}"] if self.hidden else []
+
+    @property
+    def _aside(self) -> list[str]:
+        said = {
+            "late": "came too late",
+            "quarantine": f"in quarantine: featurestore quarantine show {self.resolved.source.name}",
+        }
+        return [
+            f"Kept aside, and counted nowhere: {count} pushed row{'' if count == 1 else 's'} of this key, {said[which]}"
+            for which, count in self.aside.items()
+        ]
 
     @property
     def _columns(self) -> list[str]:
