@@ -115,7 +115,7 @@ def _check_empty(places: dict[str, Path]) -> None:
             if os.path.lexists(path):
                 raise BackupError(
                     f"{path} is there already; a backup is restored where there is nothing yet. Move it away, or restore "
-                    "into another folder"
+                    "into another folder: featurestore --repo FOLDER restore"
                 )
 
 

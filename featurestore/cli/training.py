@@ -114,6 +114,12 @@ def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool)
             f"Wrote {manifest['rows']} rows to {path}; service {manifest['service']}, fingerprint "
             f"{manifest['fingerprint']}"
         )
+        if "from_log" in manifest:
+            told = manifest["from_log"]
+            typer.echo(
+                f"{told['rows']} of the rows are what was served, from the serving log; of their values "
+                f"{told['compared']} were compared with training, and {told['equal']} are equal"
+            )
         for notice in manifest["notices"]:
             typer.echo(notice)
 

@@ -66,10 +66,9 @@ class Pushed(RowCounts):
                 "ago, the lateness of the source, and is kept aside"
             )
         if self.quarantined:
-            which = "1 row does" if self.quarantined == 1 else f"{self.quarantined} rows do"
-            said.append(
-                f"{which} not meet what the source expects, and count nowhere: they are kept aside, in quarantine"
-            )
+            several = f"{self.quarantined} rows do not meet what the source expects, and count nowhere: they are"
+            one = "1 row does not meet what the source expects, and counts nowhere: it is"
+            said.append(f"{one if self.quarantined == 1 else several} kept aside, in quarantine")
         said += self.unmet
         if self.without_key:
             said.append(

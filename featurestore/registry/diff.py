@@ -26,7 +26,8 @@ class Change(NamedTuple):
 def changes(before: Any, after: Any, field: str = "") -> tuple[Change, ...]:
     """The fields in which two plain JSON definitions differ, their order included, in the order of `before`.
 
-    A list of lists that begin with a name each (columns, keys) is compared by these names.
+    A list of lists that begin with a name each (columns, keys) is compared by these names; of a list of mappings (expectations)
+    the ones that went and came are told.
     """
     return tuple(_changes(before, after, field))
 
@@ -38,8 +39,19 @@ def _changes(before: Any, after: Any, field: str) -> Iterator[Change]:
     old, new = _by_name(before), _by_name(after)
     if old is not None and new is not None and (old or new):
         yield from _mapping(old, new, field)
+    elif _are_items(before) and _are_items(after) and before != after:
+        gone, new = [one for one in before if one not in after], [one for one in after if one not in before]
+        yield from (Change(field, _shown(one), None) for one in gone)
+        yield from (Change(field, None, _shown(one)) for one in new)
+        if not gone and not new:
+            yield Change(f"{field} (order)", _shown(before), _shown(after))
     elif before != after:
         yield Change(field, _shown(before), _shown(after))
+
+
+def _are_items(value: Any) -> bool:
+    """Whether it is a list of mappings, such as expectations: of these each is told that came or went."""
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
 
 
 def _mapping(before: Mapping[str, Any], after: Mapping[str, Any], field: str) -> Iterator[Change]:

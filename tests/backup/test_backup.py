@@ -232,7 +232,10 @@ def test_nothing_is_written_over(backup: Path, shop: Path, tmp_path: Path) -> No
         path = other / ".featurestore" / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-        with pytest.raises(BackupError, match="is there already; a backup is restored where there is nothing yet"):
+        with pytest.raises(
+            BackupError,
+            match="is there already; a backup is restored where there is nothing yet.*--repo FOLDER restore",
+        ):
             restore_backup(backup, other)
         path.unlink()
     (other / "featurestore.toml").write_text('project = "bakery"\n')

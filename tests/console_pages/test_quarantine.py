@@ -83,6 +83,15 @@ def test_a_value_is_explained_with_the_rows_of_its_key_that_are_kept_aside(kept:
     assert "counted nowhere" not in other.text
 
 
+def test_rows_in_quarantine_need_somebody(kept: httpx.Client) -> None:
+    """The first page says so, and it and the page of pushes lead to the rows."""
+    (need,) = [one for one in rows(kept, "/ui", "needs") if one["how bad"] == "in quarantine"]
+    assert (need["where"], need["what"]) == ("swipes", "1 pushed row does not meet what is expected: replay or discard")
+    assert [one["in quarantine"] for one in rows(kept, "/ui/pushes", "logs")] == ["1"]
+    for address in ("/ui", "/ui/pushes"):
+        assert "/ui/quarantine?of=swipes" in [link.get("href") for link in read(kept.get(address)).all("a")]
+
+
 def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
     assert kept.get("/ui/quarantine", params={"of": HOSTILE}).status_code == 404
     assert kept.get("/ui/quarantine", params={"of": "words", "limit": "x"}).status_code == 422

@@ -99,6 +99,9 @@ def test_a_quarantined_row_is_kept_aside_and_counts_nowhere() -> None:
             "2 rows do not meet what the source expects, and count nowhere: they are kept aside, in quarantine",
         )
         assert told.to_dict()["quarantined"] == 2
+        assert told.telling(quarantined=1).notices == (
+            "1 row does not meet what the source expects, and counts nowhere: it is kept aside, in quarantine",
+        )
         assert str(aside(store)) == "[500.0, nan]"
         assert both(store, thing=[1])["view__sum"] == [3.0]
         store.materialize(full=True, progress=False)

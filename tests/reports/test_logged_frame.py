@@ -244,6 +244,8 @@ def test_the_command(tmp_path: Path) -> None:
     words = ["--repo", str(tmp_path), "historical", str(tmp_path / "spine.parquet"), "model", "-o", str(out)]
     told = CliRunner().invoke(app, [*words, "--from-log", "0s"])
     assert told.exit_code == 0, told.output
+    assert "1 of the rows are what was served, from the serving log" in told.output
+    assert "1 were compared with training, and 1 are equal" in told.output
     assert pq.read_table(out)["values_from"].to_pylist() == ["log", "query"]
     assert pq.read_table(out)["view__x"].to_pylist() == [1.0, 2.0]
     words = [*words[:-1], str(tmp_path / "parts")]

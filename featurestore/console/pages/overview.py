@@ -114,6 +114,10 @@ def _logs_that_need(pushes: Sequence[PushStatus]) -> Iterator[Need]:
             yield PageState("kept aside", "bad"), where, f"{log.poison} messages of its stream could not be taken"
         if log.late:
             yield PageState("late", "warn"), where, f"{log.late} rows came too late to count, and are kept aside"
+        if log.quarantined:
+            rows = PageLink(log.source, "quarantine", "", {"of": log.source})
+            told = "1 pushed row does" if log.quarantined == 1 else f"{log.quarantined} pushed rows do"
+            yield PageState("in quarantine", "warn"), rows, f"{told} not meet what is expected: replay or discard"
         lost = sum(one.lost for one in log.partitions)
         if lost:
             yield PageState("lost", "bad"), where, f"{lost} messages of its stream were gone before they were read"

@@ -36,6 +36,7 @@ def pushes(store: FeatureStore, asked: PageRequest) -> PageModel:
         "served up to",
         "not served yet",
         "too late, kept aside",
+        "in quarantine",
         "messages kept aside",
     )
     read = ("source", "partition", "read up to", "by", "messages behind", "for", "taken", "lost")
@@ -61,10 +62,11 @@ def pushes(store: FeatureStore, asked: PageRequest) -> PageModel:
 
 def _row(log: PushStatus) -> tuple[object, ...]:
     late = PageState(str(log.late), "warn") if log.late else 0
+    unmet = PageLink(str(log.quarantined), "quarantine", "", {"of": log.source}) if log.quarantined else 0
     poison = PageState(str(log.poison), "bad") if log.poison else 0
     where = PageLink(log.source, "pushes", "", {"source": log.source})
     pending = "not known" if log.pending is None else log.pending
-    return where, log.rows, log.bytes, log.segments, instant(log.applied), pending, late, poison
+    return where, log.rows, log.bytes, log.segments, instant(log.applied), pending, late, unmet, poison
 
 
 def _message(one: PoisonMessage) -> tuple[object, ...]:
