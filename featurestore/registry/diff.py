@@ -40,10 +40,10 @@ def _changes(before: Any, after: Any, field: str) -> Iterator[Change]:
     if old is not None and new is not None and (old or new):
         yield from _mapping(old, new, field)
     elif _are_items(before) and _are_items(after) and before != after:
-        gone, new = [one for one in before if one not in after], [one for one in after if one not in before]
-        yield from (Change(field, _shown(one), None) for one in gone)
-        yield from (Change(field, None, _shown(one)) for one in new)
-        if not gone and not new:
+        went, came = [one for one in before if one not in after], [one for one in after if one not in before]
+        yield from (Change(field, _shown(one), None) for one in went)
+        yield from (Change(field, None, _shown(one)) for one in came)
+        if not went and not came:
             yield Change(f"{field} (order)", _shown(before), _shown(after))
     elif before != after:
         yield Change(field, _shown(before), _shown(after))
