@@ -1,7 +1,7 @@
 -- the keys
 
 CREATE OR REPLACE TEMP TABLE asof_keys AS
-SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, k0 FROM (SELECT DISTINCT k0 FROM requests);
+SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, * FROM (SELECT DISTINCT k0 FROM requests);
 
 CREATE OR REPLACE TEMP TABLE asof_requests AS
 SELECT q.request_no, x.key_no, q.as_of FROM requests q JOIN asof_keys x ON x.k0 = q.k0;
