@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from featurestore.access.principal import EVERYBODY, Principal
 from featurestore.console.addresses import Addresses, ServerAddresses
 from featurestore.console.exports import as_csv, as_json, table_of
 from featurestore.console.page import PageKind, PageModel, PageRequest
+from featurestore.console.readable_store import ReadableStore, left_out
 from featurestore.console.rendering import PageFrame
 from featurestore.console.site_map import PAGES
-from featurestore.errors import NotFoundError, RequestError, did_you_mean
+from featurestore.errors import FeatureStoreError, NotFoundError, RequestError, did_you_mean
 from featurestore.store import FeatureStore
 
 HTML = "text/html; charset=utf-8"
@@ -53,7 +54,16 @@ class Console:
         """
         kind, name = self._found(path)
         principal.must(kind.scope)
-        model = kind.model(self._store, PageRequest(name, query, principal))
+        store = ReadableStore(self._store, principal)
+        try:
+            model = kind.model(store, PageRequest(name, query, principal))
+        except FeatureStoreError as error:
+            told = store.refusal(error)
+            if told is error:
+                raise
+            raise told from error
+        if store.is_limited:
+            model = replace(model, values={**model.values, "left_out": left_out(principal)})
         said = query.get("format", "html")
         if said == "html":
             frame = self.frame(addresses=ServerAddresses(prefix), principal=principal, has_session=has_session)

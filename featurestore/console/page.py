@@ -9,10 +9,10 @@ from typing import Any
 
 from featurestore.access.principal import EVERYBODY, Principal
 from featurestore.clock import to_datetime
+from featurestore.console.readable_store import ReadableStore
 from featurestore.declare.durations import show_duration
 from featurestore.errors import RequestError
 from featurestore.report import cell
-from featurestore.store import FeatureStore
 
 SECOND = 1_000_000
 """µs."""
@@ -111,7 +111,7 @@ class PageKind:
 
     kind: str
     title: str
-    model: Callable[[FeatureStore, PageRequest], PageModel]
+    model: Callable[[ReadableStore, PageRequest], PageModel]
     is_named: bool = False
     scope: str = "read"
     is_listed: bool = True
@@ -119,6 +119,10 @@ class PageKind:
     is_static: bool = False
     """Whether a static site has it."""
     group: str = "What exists"
+
+    def may_see(self, principal: Principal) -> bool:
+        """Whether a principal may see any page of the kind: what is for administrators is of the whole project."""
+        return principal.may(self.scope) and (principal.only_on is None or self.scope == "read")
 
 
 def instant(instant_us: int | None) -> object:

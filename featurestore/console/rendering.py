@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from featurestore.access.principal import Principal
 from featurestore.console.addresses import Addresses
 from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
+from featurestore.console.readable_store import left_out
 from featurestore.report import cell, plain
 
 LONGEST_WORD_CHARACTERS = 40
@@ -67,7 +68,7 @@ class PageFrame:
 
     def _shown(self, template: str, **values: Any) -> bytes:
         frame = {
-            "project": self.project, "principal": self.principal, "has_session": self.has_session,
+            "left_out": "" if self.principal is None else left_out(self.principal), "project": self.project, "principal": self.principal, "has_session": self.has_session,
             "is_static": self.is_static, "navigation": self._navigation(), "url": self._url, "file": self._addresses.file,
             "show": self._cell,
         }  # fmt: skip
@@ -76,7 +77,7 @@ class PageFrame:
     def _navigation(self) -> dict[str, list[PageKind]]:
         groups: dict[str, list[PageKind]] = {}
         for kind in self._kinds:
-            may = self.principal is None or self.principal.may(kind.scope)
+            may = self.principal is None or kind.may_see(self.principal)
             if kind.is_listed and may and self._addresses.page(kind.kind) is not None:
                 groups.setdefault(kind.group, []).append(kind)
         return groups

@@ -9,6 +9,7 @@ from featurestore.console.addresses import FileAddresses, place_of
 from featurestore.console.files import files
 from featurestore.console.page import PageKind, PageRequest
 from featurestore.console.pages.catalog import entries
+from featurestore.console.readable_store import ReadableStore
 from featurestore.console.rendering import PageFrame
 from featurestore.console.site_map import PAGES
 from featurestore.errors import ConfigError
@@ -35,7 +36,7 @@ def build(store: FeatureStore, folder: Path) -> int:
             f"{folder} holds files that `featurestore docs build` did not write; name an empty or a new folder"
         )
     written = {folder / MARK}
-    pages = list(_pages(store))
+    pages = list(_pages(ReadableStore(store), store.config.project))
     contents = {folder / place: content for place, content in pages}
     contents |= {folder / "files" / name: file.content for name, file in files().items()}
     for path in (folder / MARK, *contents, *(path.parent for path in contents if path.parent != folder)):
@@ -54,18 +55,18 @@ def build(store: FeatureStore, folder: Path) -> int:
     return len(pages)
 
 
-def _pages(store: FeatureStore) -> Iterator[tuple[str, bytes]]:
+def _pages(store: ReadableStore, project: str) -> Iterator[tuple[str, bytes]]:
     """Each page by its place in the site. The lineage of a name is that of all that bear it."""
     kinds = {page.kind: page for page in PAGES if page.is_static}
     places = {place_of(START, "", START): (START, "")}
-    for entry in entries(store.catalog):
+    for entry in entries(store):
         for kind in (entry.page,) if entry.page == "entity" else (entry.page, "lineage"):
             places.setdefault(place_of(kind, entry.name, START), (kind, entry.name))
     for place, (kind, name) in places.items():
-        yield place, _page(store, kinds, kind, name)
+        yield place, _page(store, project, kinds, kind, name)
 
 
-def _page(store: FeatureStore, kinds: dict[str, PageKind], kind: str, name: str) -> bytes:
+def _page(store: ReadableStore, project: str, kinds: dict[str, PageKind], kind: str, name: str) -> bytes:
     addresses = FileAddresses(0 if kind == START else 1, frozenset(kinds), START)
-    frame = PageFrame(store.config.project, list(kinds.values()), addresses, is_static=True)
+    frame = PageFrame(project, list(kinds.values()), addresses, is_static=True)
     return frame.page(kinds[kind].model(store, PageRequest(name, is_static=True)), kind, name)

@@ -7,7 +7,7 @@ from starlette.types import Scope
 from featurestore.access.authentication import REALM, Authentication, Headers
 from featurestore.access.principal import Principal
 from featurestore.access.sessions import Sessions
-from featurestore.errors import AccessError, ForbiddenError, UnauthenticatedError
+from featurestore.errors import AccessError, UnauthenticatedError
 from featurestore.server.compatible.routes import CompatibleRoute
 
 OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
@@ -61,7 +61,7 @@ async def admit_browser(
     authentication: Authentication, sessions: Sessions, scope: Scope, session: str | None
 ) -> Principal:
     """Put whoever looks at the console into the scope: by a key or token of the request's headers as anywhere else, or by a
-    session. The console shows the whole project, and so takes who may read all of it. Raises what `admit` does."""
+    session. What a limited key is shown, the console decides. Raises what `admit` does."""
     if not authentication.is_on or any(name in {b"authorization", b"x-api-key"} for name, _ in scope["headers"]):
         principal = await authentication.aauthenticate(scope["headers"])
     else:
@@ -69,18 +69,9 @@ async def admit_browser(
         if key is None:
             raise UnauthenticatedError("Nobody is signed in", challenge=REALM)
         principal = await authentication.aholder(key)
-    check_whole_project(principal)
+    principal.must("read")
     scope[PRINCIPAL] = principal
     return principal
-
-
-def check_whole_project(principal: Principal) -> None:
-    """ForbiddenError for whoever may not read everything of the project."""
-    principal.must("read")
-    if principal.only_on is not None:
-        raise ForbiddenError(
-            f"The console shows the whole project, and {principal.name} is limited to a part of it", scope="read"
-        )
 
 
 async def _if_known(authentication: Authentication, headers: Headers) -> Principal:

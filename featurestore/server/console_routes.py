@@ -23,7 +23,7 @@ from featurestore.console.addresses import ROOT, ServerAddresses
 from featurestore.console.console import HTML
 from featurestore.console.files import files
 from featurestore.errors import AccessError, FeatureStoreError, UnauthenticatedError
-from featurestore.server.admission import admit_browser, check_whole_project
+from featurestore.server.admission import admit_browser
 from featurestore.server.limits import Room, ServerLimits
 from featurestore.server.problems import ERROR, BadRequest, ForeignError, HttpAnswer, LimitError, problem_of
 from featurestore.server.received import received
@@ -168,7 +168,7 @@ class ConsoleRoutes:
         if key_id(key) is None:
             raise UnauthenticatedError("This is no API key: it has not the shape of one", challenge="")
         principal = await self._authentication.aauthenticate([(b"x-api-key", key.encode())])
-        check_whole_project(principal)
+        principal.must("read")
         return principal
 
     async def _logout(self, scope: Scope, prefix: str) -> HttpAnswer:

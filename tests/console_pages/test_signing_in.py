@@ -104,17 +104,24 @@ def test_a_wrong_key_opens_nothing(browser: httpx.Client, key: str) -> None:
     assert browser.get("/ui").status_code == 401
 
 
-def test_a_key_for_a_part_or_without_read_sees_nothing(browser: httpx.Client, store: FeatureStore) -> None:
-    """The console shows the whole project."""
-    part = create_key(store.registry, "part", ["read"], only_on=["service:model"])
-    pusher = create_key(store.registry, "pusher", ["push"])
-    for made, why in ((part, "limited to a part"), (pusher, "takes the scope 'read'")):
-        answer = sign_in(browser, made.secret)
-        assert answer.status_code == 403
-        assert why in read(answer).text
-        assert "set-cookie" not in answer.headers
-        by_header = browser.get("/ui", headers={"x-api-key": made.secret})
-        assert by_header.status_code == 403
+def test_a_key_without_read_sees_nothing(browser: httpx.Client, store: FeatureStore) -> None:
+    made = create_key(store.registry, "pusher", ["push"])
+    answer = sign_in(browser, made.secret)
+    assert answer.status_code == 403
+    assert "takes the scope 'read'" in read(answer).text
+    assert "set-cookie" not in answer.headers
+    assert browser.get("/ui", headers={"x-api-key": made.secret}).status_code == 403
+
+
+def test_a_limited_key_signs_in_and_is_told_its_limits(browser: httpx.Client, store: FeatureStore) -> None:
+    """Each page says what it leaves out, and the navigation has nothing for administrators."""
+    made = create_key(store.registry, "part", ["read"], only_on=["service:model"])
+    assert sign_in(browser, made.secret).status_code == 303
+    page = read(browser.get("/ui"))
+    assert "key:part is limited to service 'model'" in page.text
+    assert "/ui/catalog" in page.links()
+    assert not {"/ui/keys", "/ui/activity"} & {*page.links()}
+    assert "limited to" in browser.get("/ui/catalog", params={"format": "json"}).json()["left_out"]
 
 
 def test_programs_bring_their_key_as_elsewhere(browser: httpx.Client, store: FeatureStore) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 from featurestore.console.asked import since_asked
 from featurestore.console.page import PageKind, PageModel, PageRequest, PageTable, moment
+from featurestore.console.readable_store import ReadableStore
 from featurestore.registry.activity import ACTIONS
-from featurestore.store import FeatureStore
 
 SHOWN, MOST = 200, 10_000
 """Rows that a page shows where nobody says how many, and at most."""
 
 
-def activity(store: FeatureStore, asked: PageRequest) -> PageModel:
+def activity(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore activity` tells."""
     what, since = asked.word("what"), asked.word("since")
     limit = asked.number("limit", SHOWN, most=MOST)

@@ -9,20 +9,19 @@ from featurestore.clock import to_datetime
 from featurestore.console.asked import instant_asked, since_asked
 from featurestore.console.heat_map import heat_map
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.report import cell, within
 from featurestore.reports.audit.causes import CAUSES, REWRITTEN
-from featurestore.reports.audit.last_audit import last_audits
 from featurestore.reports.audit.report import Audit, Difference, FeatureAudit, lateness_table
-from featurestore.store import FeatureStore
 
 SINCE = "1d"
 TITLE = "Audit"
 
 
-def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
+def audit(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What the last audits found; where `run` is asked for, what `featurestore audit` finds now, which is not
     kept: alerts go by what somebody who may change something asked."""
-    applied = store.registry.current().document["services"]
+    applied = store.applied("services")
     form = {
         "since": asked.word("since") or SINCE, "until": asked.word("until") or "", "service": asked.word("service") or "",
         "services": sorted(applied), "feature": asked.word("feature") or "", "cause": asked.word("cause") or "",
@@ -31,7 +30,7 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
     if not asked.is_run:
         return PageModel("audit.html", TITLE, form, (_last(store),))
     found = store.audit(
-        since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service"), keep=False
+        since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), service=asked.word("service")
     )
     reasons = found.reasons_to_stop(minimum_compared=0)
     if not found.compared:
@@ -42,10 +41,10 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
         ("values compared", f"{found.compared:,}"), ("exact", f"{found.exact:,}"), ("skewed: defects", skewed),
         ("rewritten: history has changed since", f"{found.rewritten:,}"),
     ]  # fmt: skip
-    notes = [note for note in found.remarks() if note not in reasons]
+    notes = [note for note in store.audit_remarks(found) if note not in reasons]
     if not found.compared:
         reasons, notes = [*reasons, *notes], []  # which say why
-    root = store.config.root
+    root = store.root
     values = {
         **form, "is_run": True, "about": found.about, "facts": facts, "notes": [within(note, root) for note in notes],
         "problems": [within(reason, root) for reason in reasons],
@@ -54,13 +53,13 @@ def audit(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("audit.html", TITLE, values, tables, drawings={"map": heat_map(found)})
 
 
-def _last(store: FeatureStore) -> PageTable:
+def _last(store: ReadableStore) -> PageTable:
     rows = [
         (
             PageLink(name, "service", name), to_datetime(one.at), one.counts["compared"], one.counts["exact"], one.counts["rewritten"],
             PageState(f"{one.counts['skewed'] + one.early:,}", "bad" if one.counts["skewed"] + one.early else "good"),
         )
-        for name, one in sorted(last_audits(store.config.serving_log.folder).items())
+        for name, one in sorted(store.last_audits().items())
     ]  # fmt: skip
     header = ("service", "audited at", "compared", "exact", "rewritten", "skewed")
     return PageTable("last", "What the last audits found", header, rows, "No service was audited yet.")

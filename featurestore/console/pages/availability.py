@@ -5,23 +5,23 @@ from __future__ import annotations
 from featurestore.console.asked import since_asked
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
 from featurestore.console.promises import Promise, promises_of
+from featurestore.console.readable_store import ReadableStore
 from featurestore.reports.availability.report import HOW, shown
-from featurestore.store import FeatureStore
 
 SINCE = "7d"
 LEVELS = {"broken": "bad", "needlessly long": "warn", "kept": "good", "not measured": "plain", "no promise": "plain"}
 
 
-def availability(store: FeatureStore, asked: PageRequest) -> PageModel:
+def availability(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore availability` tells."""
     form = {
         "since": asked.word("since") or SINCE, "view": asked.word("view") or "",
-        "views": sorted(store.registry.current().document["views"]),
+        "views": sorted(store.applied("views")),
     }  # fmt: skip
     if not asked.is_run:
         return PageModel("availability.html", "Availability", {**form, "is_measured": False})
     view = asked.word("view")
-    found = store.availability(None if view is None else [view], since=since_asked(asked, SINCE))
+    found = store.availability(view, since=since_asked(asked, SINCE))
     promises = {name: promises_of(one) for name, one in found.views.items()}
     every = [promise for of in promises.values() for promise in of]
     advice = [

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from featurestore.catalog import Catalog
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.registry.documents import KINDS
-from featurestore.store import FeatureStore
 
 PAGES_OF = {"entities": "entity", "sources": "source", "views": "view", "on_demand": "function", "services": "service"}
 """The kind of page of each kind of definition."""
@@ -36,26 +35,28 @@ class CatalogEntry(NamedTuple):
         return all(word in text for word in words)
 
 
-def entries(catalog: Catalog) -> Iterator[CatalogEntry]:
+def entries(store: ReadableStore) -> Iterator[CatalogEntry]:
     """All that is declared or applied: services first, since people ask for them, and each view with its features."""
+    catalog = store.catalog
     for part in reversed(KINDS):
         for item in getattr(catalog, part).values():
             labels = item.description, item.owner, _tags(item.tags)
             yield CatalogEntry(KINDS[part], PAGES_OF[part], item.name, *labels)
             if part == "views":
                 for feature in item.features:
-                    yield CatalogEntry("feature", "feature", f"{item.name}:{feature}", *labels)
+                    if store.has_feature(item.name, feature):
+                        yield CatalogEntry("feature", "feature", f"{item.name}:{feature}", *labels)
 
 
 def _tags(tags: Any) -> str:
     return ", ".join(f"{name}: {value}" if value else str(name) for name, value in dict(tags).items())
 
 
-def catalog(store: FeatureStore, asked: PageRequest) -> PageModel:
+def catalog(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show` lists, where each word that is asked for is in it."""
     text, kind = asked.word("q"), asked.word("kind")
     words = (text or "").casefold().split()
-    every = list(entries(store.catalog))
+    every = list(entries(store))
     found = [one for one in every if (kind is None or one.kind == kind) and one.has(words)]
     is_export = asked.is_static or asked.query.get("format", "html") != "html"
     shown = found if is_export else found[:MOST_SHOWN]

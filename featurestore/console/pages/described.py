@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from featurestore.console.page import PageLink, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import NotFoundError
-from featurestore.report import within
 from featurestore.reports.description import Description
-from featurestore.store import FeatureStore
 
 LEADS_TO = {
     "views": "view", "view": "view", "services": "service", "source": "source", "history": "source", "entity": "entity",
@@ -25,7 +24,7 @@ HEADED = {"description", CODE, "owner", "tags"}
 """What a page shows on its own."""
 
 
-def described(store: FeatureStore, kind: str, name: str) -> Description:
+def described(store: ReadableStore, kind: str, name: str) -> Description:
     """What one definition of a kind means. Raises NotFoundError with the nearest name, or with what else bears it."""
     found = store.describe(name)
     for one in found:
@@ -35,11 +34,11 @@ def described(store: FeatureStore, kind: str, name: str) -> Description:
     raise NotFoundError(f"'{name}' is no {kind}; it is {others}")
 
 
-def _path(word: str, value: Any, store: FeatureStore) -> Any:
+def _path(word: str, value: Any, store: ReadableStore) -> Any:
     """A path, or several, as they are seen from the repository; any other value as it is."""
     if word in PATHS and isinstance(value, (list, tuple)):
         return [_path(word, one, store) for one in value]
-    return within(value, store.config.root) if word in PATHS and isinstance(value, str) else value
+    return store.within(value) if word in PATHS and isinstance(value, str) else value
 
 
 def facts(description: Description) -> list[tuple[str, object]]:

@@ -8,23 +8,22 @@ from featurestore.clock import to_datetime
 from featurestore.console.asked import duration_asked, frame_asked, instant_asked, since_asked
 from featurestore.console.overlaid import overlaid
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.report import within
-from featurestore.reports.drift.last_drift import last_drifts
 from featurestore.reports.drift.report import SHOWN, Drift, FeatureDrift
-from featurestore.store import FeatureStore
 
 SINCE, BEFORE = "1d", "7d"
 TITLE = "Drift"
 
 
-def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
+def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What the last comparisons found; where `run` is asked for, what `featurestore drift` finds now, which is not kept."""
-    service, root = asked.word("service"), store.config.root
+    service, root = asked.word("service"), store.root
     said = asked.word("baseline")
-    frames = [frame for frame in store.registry.frames() if service in {None, frame.service}]
+    frames = [frame for frame in store.frames() if service in {None, frame.service}]
     baselines = [(path := within(frame.path, root), f"{path}, {frame.rows:,} rows") for frame in frames]
     form = {
-        "services": sorted(store.registry.current().document["services"]), "service": service or "",
+        "services": sorted(store.applied("services")), "service": service or "",
         "baselines": baselines, "baseline": within(said or "", root),
         "since": asked.word("since") or SINCE, "before": asked.word("before") or BEFORE, "every": asked.word("every") or "",
         "until": asked.word("until") or "", "is_asked": asked.word("since") is not None and service is not None, "is_run": False, "facts": [], "notes": [],
@@ -34,7 +33,6 @@ def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
     found = store.drift(
         service, baseline=None if said is None else frame_asked(said, frames, root).path, before=duration_asked(asked, "before", BEFORE),
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
-        keep=False,
     )  # fmt: skip
     unchecked = f", {len(found.unchecked)} not checked" if found.unchecked else ""
     is_bad = found.exceeded or found.unchecked
@@ -51,11 +49,11 @@ def drift(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})
 
 
-def _last(store: FeatureStore) -> PageTable:
+def _last(store: ReadableStore) -> PageTable:
     rows = [
         (PageLink(name, "service", name), to_datetime(one.at), feature, measure.replace("_", " "), distance, one.limits.get(feature, {}).get(measure, "-"),
          _state(distance, one.limits.get(feature, {}).get(measure)))
-        for name, one in sorted(last_drifts(store.config.serving_log.folder).items())
+        for name, one in sorted(store.last_drifts().items())
         for feature, distances in one.distances.items()
         for measure, distance in distances.items()
         if measure in one.limits.get(feature, {})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from featurestore.console.page import PageKind, PageModel, PageRequest
 from featurestore.console.pages.described import described, facts, labels, tables
-from featurestore.store import FeatureStore
+from featurestore.console.readable_store import ReadableStore
 
 
-def entity(store: FeatureStore, asked: PageRequest) -> PageModel:
+def entity(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME` tells of it."""
     found = described(store, "entity", asked.name)
     values = {"what": "Entity", "facts": facts(found), **labels(found), "code": None, "lineage": None, "more": []}

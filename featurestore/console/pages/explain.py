@@ -8,19 +8,19 @@ from functools import partial
 from featurestore.console.asked import KEY, instant_asked, key_asked
 from featurestore.console.explained import facts_of, rows_table, values_table
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest
+from featurestore.console.readable_store import ReadableStore
 from featurestore.console.time_line import time_line, windows
 from featurestore.declare.durations import rough_duration
 from featurestore.errors import FeatureStoreError
 from featurestore.report import shown_instant
 from featurestore.reports.explain.explanation import Explanation
-from featurestore.store import FeatureStore
 
 MOST_ROWS = 1_000
 MOST_BACK_US = 10**16
 """Some 300 years: how far back a drawing may be asked to go."""
 
 
-def explain(store: FeatureStore, asked: PageRequest) -> PageModel:
+def explain(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore explain` tells of a view, or of some features of it, for one key."""
     said = asked.word("view")
     entity = None if said is None else store.catalog.view(said.partition(":")[0]).entity
@@ -40,7 +40,7 @@ def explain(store: FeatureStore, asked: PageRequest) -> PageModel:
     except FeatureStoreError as error:
         if asked.query.get("format", "html") != "html":
             raise
-        return PageModel("explain.html", title, {**form, **nothing, "problem": str(error)})
+        return PageModel("explain.html", title, {**form, **nothing, "problem": store.told(error)})
     link = partial(_link, asked)
     values = {
         **form,

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from featurestore.console.page import PageTable, moment
+from featurestore.console.readable import LEFT_OUT
+from featurestore.console.readable_store import ReadableStore
 from featurestore.registry.diff import changes
-from featurestore.store import FeatureStore
 
 SHOWN = 12
 """Digits of a fingerprint that are enough to tell two apart."""
 
 
-def history_of(store: FeatureStore, part: str, name: str) -> tuple[PageTable, str | None]:
+def history_of(store: ReadableStore, part: str, name: str) -> tuple[PageTable, str | None]:
     """The versions in which a definition's fingerprint changed, the newest first, and its definition as it is applied, as JSON
     text's value; None where it is not. part: "views", "services", …"""
     rows: list[tuple[object, ...]] = []
-    before: dict[str, object] | None = None
-    for version in sorted(store.history(), key=lambda one: one.number):
-        record = version.document[part].get(name)
+    before: Mapping[str, Any] | None = None
+    for version in store.history(part, name):
+        record = version.record
         if (record or {}).get("fingerprint") == (before or {}).get("fingerprint"):
             continue
         if record is None:
             what = "removed"
         elif before is None:
             what = "added"
+        elif store.is_limited:
+            what = LEFT_OUT
         else:
             what = "\n".join(map(str, changes(before["definition"], record["definition"])))
         fingerprint = "-" if record is None else record["fingerprint"][:SHOWN]

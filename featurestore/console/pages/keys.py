@@ -5,17 +5,17 @@ from __future__ import annotations
 from featurestore.access.api_keys import PREFIX
 from featurestore.clock import wall_clock
 from featurestore.console.page import PageKind, PageModel, PageRequest, PageState, PageTable, moment
+from featurestore.console.readable_store import ReadableStore
 from featurestore.registry.keys import ApiKey
-from featurestore.store import FeatureStore
 
 LEVELS = {"live": "good", "expired": "plain", "revoked": "plain"}
 
 
-def keys(store: FeatureStore, _: PageRequest) -> PageModel:
+def keys(store: ReadableStore, _: PageRequest) -> PageModel:
     """What `featurestore keys list` tells."""
     now = wall_clock()
     header = ("id", "name", "scopes", "only on", "state", "made at", "expires at", "last used")
-    rows = [_row(key, now) for key in store.registry.api_keys()]
+    rows = [_row(key, now) for key in store.api_keys()]
     table = PageTable("keys", "API keys", header, rows, "There is none: featurestore keys create NAME --scope read")
     return PageModel("table.html", "API keys", {"about": "When each was last used is true to ten minutes."}, (table,))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import RequestError
 from featurestore.reports.lineage.graph import Node
 from featurestore.reports.lineage.lineage import Direction
-from featurestore.store import FeatureStore
 
 PAGES_OF = {
     "source": "source", "view": "view", "feature": "feature", "on-demand feature": "function", "service": "service",
@@ -25,7 +25,7 @@ def link_of(node: Node) -> object:
     return node.name
 
 
-def lineage(store: FeatureStore, asked: PageRequest) -> PageModel:
+def lineage(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore lineage NAME` tells."""
     said = asked.word("direction") or "both"
     if said not in DIRECTIONS:

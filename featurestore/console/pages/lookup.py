@@ -6,21 +6,21 @@ from typing import Any
 
 from featurestore.console.asked import KEY
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable, instant
+from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import FeatureStoreError, RequestError
 from featurestore.semantics.service import ServiceView
 from featurestore.serving.lookup import Lookup
 from featurestore.serving.online_result import OnlineResult
-from featurestore.store import FeatureStore
 from featurestore.typed_texts import json_value
 
 INPUT = "in."
 """What stands before the name of an input in an address, so that none is taken for a word of the page."""
 
 
-def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
+def lookup(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore online SERVICE NAME=VALUE…` answers; as there, it is not logged."""
     name = asked.word("service")
-    services = list(store.registry.current().document["services"])
+    services = list(store.applied("services"))
     values: dict[str, Any] = {
         "services": services,
         "service": name or "",
@@ -42,7 +42,7 @@ def lookup(store: FeatureStore, asked: PageRequest) -> PageModel:
                 result = loaded.get([_row(loaded, said)], json=True)
                 tables = _tables(loaded, result, said)
             except FeatureStoreError as error:
-                values["why"] = str(error)
+                values["why"] = store.told(error)
     return PageModel("lookup.html", "Lookup", values, tables)
 
 

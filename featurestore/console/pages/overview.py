@@ -16,13 +16,13 @@ from featurestore.console.page import (
     instant,
     moment,
 )
+from featurestore.console.readable_store import ReadableStore
 from featurestore.declare.durations import show_duration
 from featurestore.errors import FeatureStoreError
 from featurestore.registry.records import RunRecord
-from featurestore.reports.audit.last_audit import AuditedService, last_audits
-from featurestore.reports.drift.last_drift import DriftedService, last_drifts
+from featurestore.reports.audit.last_audit import AuditedService
+from featurestore.reports.drift.last_drift import DriftedService
 from featurestore.reports.status import PushStatus, ViewStatus
-from featurestore.store import FeatureStore
 
 RUNS = 10
 """Runs of materialize that are listed."""
@@ -38,26 +38,23 @@ def state_of(view: ViewStatus) -> PageState:
     return PageState(view.state, LEVELS[view.state])
 
 
-def overview(store: FeatureStore, _: PageRequest) -> PageModel:
+def overview(store: ReadableStore, _: PageRequest) -> PageModel:
     """What `featurestore status` tells, the last audits and comparisons, and the last runs."""
     problems: list[Need] = []
     views = _tried(store.status, [], problems, "The views cannot be told")
     audits: dict[str, AuditedService] = {}
     drifts: dict[str, DriftedService] = {}
-    folder = store.config.serving_log.folder
-    audits = _tried(lambda: last_audits(folder), audits, problems, "The last audits cannot be read")
-    drifts = _tried(lambda: last_drifts(folder), drifts, problems, "The last comparisons cannot be read")
-    runs = _tried(lambda: store.registry.runs(limit=RUNS), (), problems, "The journal of runs cannot be read")
-    applied = store.registry.current()
-    services = applied.document["services"]
-    budgets = {name: applied.service(name).declared.skew_budget for name in services}
+    audits = _tried(store.last_audits, audits, problems, "The last audits cannot be read")
+    drifts = _tried(store.last_drifts, drifts, problems, "The last comparisons cannot be read")
+    runs = _tried(lambda: store.runs(limit=RUNS), (), problems, "The journal of runs cannot be read")
+    budgets = store.skew_budgets()
     pushes = list({view.pushes.source: view.pushes for view in views if view.pushes is not None}.values())
     needs = [
         *problems,
         *_views_that_need(views),
         *_logs_that_need(pushes),
         *_skew(audits, budgets),
-        *_drift(drifts, services),
+        *_drift(drifts, budgets),
         *_store_that_needs(store),
     ]
     tables = (
@@ -67,12 +64,12 @@ def overview(store: FeatureStore, _: PageRequest) -> PageModel:
             [_view_row(view) for view in views], "Nothing is applied yet: featurestore apply",
         ),
         PageTable("skew", "Skew of what was served", ("service", "budget", "skew", "values compared", "audited at"),
-                  [_skew_row(name, audits.get(name), budgets[name]) for name in services], "No service is applied yet."),
+                  [_skew_row(name, audits.get(name), budgets[name]) for name in budgets], "No service is applied yet."),
         PageTable("runs", "Recent runs", ("view", "for the instant", "ended", "took", "rows read", "keys written", "outcome"),
                   [_run_row(run) for run in runs], "Nothing was materialized yet: featurestore materialize"),
     )  # fmt: skip
     counted = [
-        ("views", len(views)), ("fresh", sum(view.state == "fresh" for view in views)), ("services", len(services)),
+        ("views", len(views)), ("fresh", sum(view.state == "fresh" for view in views)), ("services", len(budgets)),
         ("need somebody", len(needs)),
     ]  # fmt: skip
     return PageModel("overview.html", "Overview", {"counted": counted}, tables)
@@ -130,7 +127,7 @@ def _skew(audits: dict[str, AuditedService], budgets: dict[str, float]) -> Itera
             yield PageState("skewed", "bad"), PageLink(name, "audit", "", {"service": name, "since": "1d"}), told
 
 
-def _drift(drifts: dict[str, DriftedService], services: dict[str, Any]) -> Iterator[Need]:
+def _drift(drifts: dict[str, DriftedService], services: dict[str, float]) -> Iterator[Need]:
     for name, found in drifts.items():
         for feature, limits in found.limits.items() if name in services else ():
             for measure, limit in limits.items():
@@ -140,15 +137,15 @@ def _drift(drifts: dict[str, DriftedService], services: dict[str, Any]) -> Itera
                     yield PageState("drifted", "warn"), PageLink(name, "drift", "", {"service": name}), told
 
 
-def _store_that_needs(store: FeatureStore) -> Iterator[Need]:
+def _store_that_needs(store: ReadableStore) -> Iterator[Need]:
     try:
         for service in store.behind():
             where = PageLink(service.service, "service", service.service)
             yield PageState("other code", "bad"), where, f"Applied as {service.applied}: {service.why}"
     except FeatureStoreError as error:
         yield PageState("cannot be read", "bad"), "-", f"Which versions are served cannot be told: {error}"
-    losses = store.serving_log_losses()
-    if losses.lost or losses.dropped:
+    losses = store.losses()
+    if losses is not None and (losses.lost or losses.dropped):
         told = f"Of {losses.offered} requests {losses.dropped} were dropped and {losses.lost} lost"
         yield PageState("not logged", "warn"), "serving log", told
     differs = store.differences()

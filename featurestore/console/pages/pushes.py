@@ -13,8 +13,8 @@ from featurestore.console.page import (
     instant,
     moment,
 )
+from featurestore.console.readable_store import ReadableStore
 from featurestore.reports.status import PushStatus
-from featurestore.store import FeatureStore
 from featurestore.streams.poison import PoisonMessage
 
 MOST_MESSAGES = 100
@@ -24,7 +24,7 @@ LONGEST_BYTES = 300
 """Bytes of a message that a page shows."""
 
 
-def pushes(store: FeatureStore, asked: PageRequest) -> PageModel:
+def pushes(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore status` tells of logs and streams, and `featurestore poison list SOURCE` of one source."""
     source = asked.word("source")
     logs = {one.pushes.source: one.pushes for one in store.status() if one.pushes is not None}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.push.quarantine import QuarantinedRow
 from featurestore.reports.quarantine import UnmetExpectation
-from featurestore.store import FeatureStore
 
 SHOWN, MOST = 100, 10_000
 """Rows that a page shows where nobody says how many, and at most."""
 
 
-def quarantine(store: FeatureStore, asked: PageRequest) -> PageModel:
+def quarantine(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore quarantine list` tells, and `featurestore quarantine show NAME` of one view or push source."""
     name = asked.word("of")
     header = ("of", "what is expected", "otherwise", "rows that do not meet it")
-    rows = [_expectation(one) for one in store.quarantine().unmet]
+    rows = [_expectation(one) for one in store.quarantine()]
     tables = [PageTable("expectations", "What is expected", header, rows, "Nothing is expected of any row.")]
     is_pushed = False
     if name is not None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from featurestore.console.explained import facts_of, rows_table, status_mark
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.console.time_line import time_line
 from featurestore.errors import FeatureStoreError
 from featurestore.report import shown_instant, typed_cell
 from featurestore.reports.explain.request_explanation import RequestExplanation, ServedFunction, ServedView
-from featurestore.store import FeatureStore
 
 ROWS, MOST_ROWS = 30, 1_000
 """Rows of the source that are shown of each view."""
@@ -18,7 +18,7 @@ ROWS, MOST_ROWS = 30, 1_000
 TITLE = "Explain a request"
 
 
-def request(store: FeatureStore, asked: PageRequest) -> PageModel:
+def request(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore explain --request` tells of one row of a logged request."""
     said = asked.word("id")
     form = {"id": said or "", "row": asked.word("row") or "0"}
@@ -31,7 +31,7 @@ def request(store: FeatureStore, asked: PageRequest) -> PageModel:
     except FeatureStoreError as error:
         if asked.query.get("format", "html") != "html":
             raise
-        return PageModel("request.html", TITLE, {**form, **nothing, "problem": str(error)})
+        return PageModel("request.html", TITLE, {**form, **nothing, "problem": store.told(error)})
     rows = [
         rows_table(view.explanation, name=f"rows-{number}", of=view.name) for number, view in enumerate(found.views, 1)
     ]

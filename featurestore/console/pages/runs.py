@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable, instant
+from featurestore.console.readable_store import ReadableStore
 from featurestore.console.run_lanes import COMPLETE, run_lanes, why
 from featurestore.declare.durations import rough_duration
 from featurestore.errors import NotFoundError, did_you_mean
 from featurestore.registry.activity import Activity
 from featurestore.registry.records import RunRecord
-from featurestore.store import FeatureStore
 
 RUNS, MOST_RUNS = 200, 2_000
 FAILURES = 200
 FAILED = "fail to materialize"
 
 
-def runs(store: FeatureStore, asked: PageRequest) -> PageModel:
+def runs(store: ReadableStore, asked: PageRequest) -> PageModel:
     """The journal of runs, of one view or of all, and the failures that the trail of activity has from then on."""
     view = asked.word("view")
-    known = sorted(store.registry.current().document["views"])
+    known = sorted(store.applied("views"))
     if view is not None and view not in known:
         raise NotFoundError(f"No view '{view[:100]}' is applied.{did_you_mean(view, known)}")
     limit = asked.number("limit", RUNS, most=MOST_RUNS)
-    found = store.registry.runs(view, limit=limit)
-    failures = [one for one in store.activity(what=FAILED, limit=FAILURES) if view in {None, one.subject}]
+    found = store.runs(view, limit=limit)
+    failures = [one for one in store.failures(what=FAILED, limit=FAILURES) if view in {None, one.subject}]
     tables = (
         PageTable(
             "runs", f"The last {len(found)} runs" if len(found) == limit else "Runs",

@@ -8,16 +8,16 @@ from typing import Any
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
 from featurestore.console.pages.described import described, facts, labels, tables
 from featurestore.console.pages.history import SHOWN, history_of
+from featurestore.console.readable_store import ReadableStore
 from featurestore.registry.diff import changes
-from featurestore.store import FeatureStore
 
 
-def service(store: FeatureStore, asked: PageRequest) -> PageModel:
+def service(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME`, `lineage` and `history` tell of it."""
     name = asked.name
     found = described(store, "feature service", name)
     history, applied = history_of(store, "services", name)
-    kept = [one.fingerprint for one in store.registry.kept() if one.service == name]
+    kept = [one.fingerprint for one in store.kept(name)]
     versions = PageTable(
         "versions", "Versions that are served", ("fingerprint", "is", "online", "requests logged", "to end it"),
         [] if asked.is_static else list(_versions(store, name, applied, kept)), "None is online, and of none was anything logged.",
@@ -49,7 +49,7 @@ def service(store: FeatureStore, asked: PageRequest) -> PageModel:
     return PageModel("definition.html", name, values, [*served, differences, *tables(found), history])
 
 
-def _versions(store: FeatureStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:
+def _versions(store: ReadableStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:
     for node in store.lineage(name, direction="downstream").of_kind("served version"):
         if not node.id.startswith(f"served:{name}@"):
             continue
@@ -61,7 +61,7 @@ def _versions(store: FeatureStore, name: str, applied: str | None, kept: list[st
         yield fingerprint, what, PageState(str(error), "bad") if error else online, node.detail.get("requests", 0), ends
 
 
-def _differences(store: FeatureStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:
+def _differences(store: ReadableStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:
     now = _definition(store, name, applied)
     for fingerprint in kept:
         then = _definition(store, name, fingerprint)
@@ -70,9 +70,8 @@ def _differences(store: FeatureStore, name: str, applied: str | None, kept: list
                 yield change.field, fingerprint[:SHOWN], change.before or "", change.after or ""
 
 
-def _definition(store: FeatureStore, name: str, fingerprint: str | None) -> Any:
-    version = None if fingerprint is None else store.registry.find_service(name, fingerprint)
-    return None if version is None else version.document["services"][name]["definition"]
+def _definition(store: ReadableStore, name: str, fingerprint: str | None) -> Any:
+    return None if fingerprint is None else store.service_definition(name, fingerprint)
 
 
 PAGE = PageKind("service", "Service", service, is_named=True, is_listed=False, is_static=True)

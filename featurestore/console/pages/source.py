@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest
 from featurestore.console.pages.described import described, facts, labels, tables
-from featurestore.store import FeatureStore
+from featurestore.console.readable_store import ReadableStore
 
 
-def source(store: FeatureStore, asked: PageRequest) -> PageModel:
+def source(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME` tells of it."""
     found = described(store, "source", asked.name)
     is_pushed = found.fields.get("type") == "PushSource"

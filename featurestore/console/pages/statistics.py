@@ -6,27 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
+from featurestore.console.readable_store import ReadableStore
 from featurestore.console.value_bars import value_bars
 from featurestore.report import ReportTable, within
 from featurestore.statistics.feature_statistics import KeptStatistics
-from featurestore.store import FeatureStore
 
 LIMIT, MOST = 5, 50
 MOST_DRAWINGS = 40
 """Features of one frame, run or hour that are drawn."""
 
 
-def statistics(store: FeatureStore, asked: PageRequest) -> PageModel:
+def statistics(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore statistics` tells, the newest first."""
     feature, view, service = (asked.word(word) for word in ("feature", "view", "service"))
     limit = asked.number("limit", LIMIT, most=MOST)
-    found = store.statistics(feature, view=view, service=service, limit=limit).found
-    tables = [_table(number, kept, store.config.root) for number, kept in enumerate(found, 1)]
+    found = store.statistics(feature, view=view, service=service, limit=limit)
+    tables = [_table(number, kept, store.root) for number, kept in enumerate(found, 1)]
     drawings = [[value_bars(one.feature, one.column) for one in kept.features[:MOST_DRAWINGS]] for kept in found]
-    current = store.registry.current().document
     values = {
-        "feature": feature or "", "view": view or "", "service": service or "", "views": sorted(current["views"]),
-        "services": sorted(current["services"]),
+        "feature": feature or "", "view": view or "", "service": service or "", "views": sorted(store.applied("views")),
+        "services": sorted(store.applied("services")),
         "kept": [(table.name, _links(kept), max(0, len(kept.features) - MOST_DRAWINGS)) for table, kept in zip(tables, found, strict=True)],
     }  # fmt: skip
     return PageModel(

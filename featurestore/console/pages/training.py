@@ -9,20 +9,20 @@ import orjson
 
 from featurestore.console.asked import frame_asked
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable, moment
+from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import FeatureStoreError
 from featurestore.registry.diff import changes
 from featurestore.registry.frames import WrittenFrame
 from featurestore.report import plain, within
-from featurestore.store import FeatureStore
 
 
-def training(store: FeatureStore, asked: PageRequest) -> PageModel:
+def training(store: ReadableStore, asked: PageRequest) -> PageModel:
     """The registry's journal of frames. path: one of them, whose manifest is shown, and how it compares with what is applied, as
     `featurestore manifest FILE` says it; beside: another one, which is compared with it.
 
     Only files that are in the journal are read.
     """
-    frames, root = store.registry.frames(), store.config.root
+    frames, root = store.frames(), store.root
     service, path, beside = asked.word("service"), asked.word("path"), asked.word("beside")
     shown = None if path is None else frame_asked(path, frames, root)
     other = None if beside is None else frame_asked(beside, frames, root)
@@ -40,19 +40,19 @@ def training(store: FeatureStore, asked: PageRequest) -> PageModel:
     if shown is not None:
         values["path"] = within(shown.path, root)
         try:
-            manifest = store.load_manifest(shown.path).raw
+            manifest = store.manifest(shown.path)
             values |= {
                 "manifest": orjson.dumps(plain(manifest), option=orjson.OPT_INDENT_2).decode(),
-                "check": store.check_manifest(shown.path).report().text(),
+                "check": store.manifest_check(shown.path),
             }
             if other is not None:
-                found = changes(plain(store.load_manifest(other.path).raw), plain(manifest))
+                found = changes(plain(store.manifest(other.path)), plain(manifest))
                 differs = [(one.field, one.before or "", one.after or "") for one in found]
                 tables.insert(
                     0, PageTable("differences", "What differs", ("field", "in the other one", "in this one"), differs)
                 )
         except FeatureStoreError as error:
-            values["why"] = str(error)
+            values["why"] = store.told(error)
     return PageModel("training.html", "Training sets", values, tables)
 
 

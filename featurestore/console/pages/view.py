@@ -8,21 +8,21 @@ from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest
 from featurestore.console.pages.described import described, facts, labels, tables
 from featurestore.console.pages.history import SHOWN, history_of
 from featurestore.console.pages.overview import state_of
+from featurestore.console.readable_store import ReadableStore
 from featurestore.declare.durations import show_duration
 from featurestore.reports.status import ViewStatus
-from featurestore.store import FeatureStore
 
 RUNS = 20
 """Runs of materialize that are listed."""
 
 
-def view(store: FeatureStore, asked: PageRequest) -> PageModel:
+def view(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME`, `status` and `history` tell of it, and its last runs."""
     name = asked.name
     found = described(store, "feature view", name)
     history, _ = history_of(store, "views", name)
-    record = store.registry.current().document["views"].get(name)
-    code = None if record is None else orjson.dumps(record["declared"], option=orjson.OPT_INDENT_2).decode()
+    declared = store.declared_code(name)
+    code = None if declared is None else orjson.dumps(declared, option=orjson.OPT_INDENT_2).decode()
     values = {
         "what": "Feature view", "facts": facts(found), **labels(found), "code": code, "lineage": name,
         "more": [] if asked.is_static else _more(name),
@@ -40,7 +40,7 @@ def _more(name: str) -> list[PageLink]:
     ]  # fmt: skip
 
 
-def _states(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
+def _states(store: ReadableStore, asked: PageRequest) -> list[PageTable]:
     if asked.is_static:
         return []
     states = [one for one in store.status() if one.view == asked.name]
@@ -48,12 +48,12 @@ def _states(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
     return [PageTable("freshness", "Freshness", header, [_row(one) for one in states], "It is not applied.")]
 
 
-def _runs(store: FeatureStore, asked: PageRequest) -> list[PageTable]:
+def _runs(store: ReadableStore, asked: PageRequest) -> list[PageTable]:
     if asked.is_static:
         return []
     runs = [
         (instant(run.instant), moment(run.finished), about(run.finished - run.started), run.rows, run.keys, run.status)
-        for run in store.registry.runs(asked.name, limit=RUNS)
+        for run in store.runs(asked.name, limit=RUNS)
     ]
     header = ("for the instant", "ended", "took", "rows read", "keys written", "outcome")
     return [PageTable("runs", "Last runs", header, runs, "No run of materialize has filled it.")]
