@@ -57,7 +57,7 @@ class Console:
         store = ReadableStore(self._store, principal)
         try:
             model = kind.model(store, PageRequest(name, query, principal))
-        except FeatureStoreError as error:
+        except (FeatureStoreError, OSError) as error:
             told = store.refusal(error)
             if told is error:
                 raise

@@ -17,8 +17,11 @@ from featurestore.errors import (
     AccessError,
     FeatureStoreError,
     ForbiddenError,
+    LogError,
     NotFoundError,
+    OnlineStoreError,
     OnlineUnavailableError,
+    RegistryError,
     RegistryUnavailableError,
     RequestError,
 )
@@ -45,6 +48,9 @@ from featurestore.streams.poison import PoisonMessage
 
 T = TypeVar("T")
 
+KINDS_TOLD = (RegistryError, OnlineStoreError, LogError, OSError)
+"""Errors of whose kind everybody is told, since it says whether to come back."""
+
 
 class ReadableStore(ReadableDefinitions):
     """What whoever looks may ask a store. Safe to use from several threads."""
@@ -61,9 +67,8 @@ class ReadableStore(ReadableDefinitions):
             return error
         if isinstance(error, NotFoundError):
             return NotReadableError("There is no such thing, or this key may not read it")
-        return FeatureStoreError(
-            f"It could not be read ({type(error).__name__}); why is told to a key for the whole project"
-        )
+        kind = next((one for one in KINDS_TOLD if isinstance(error, one)), FeatureStoreError)
+        return kind(f"It cannot be read ({type(error).__name__}); why is told to a key for the whole project")
 
     # --- how it is --------------------------------------------------------------------------
 

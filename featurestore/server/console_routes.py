@@ -22,10 +22,18 @@ from featurestore.console import Console
 from featurestore.console.addresses import ROOT, ServerAddresses
 from featurestore.console.console import HTML
 from featurestore.console.files import files
-from featurestore.errors import AccessError, FeatureStoreError, UnauthenticatedError
+from featurestore.errors import (
+    AccessError,
+    AccessUnavailableError,
+    FeatureStoreError,
+    LogError,
+    OnlineStoreError,
+    RegistryError,
+    UnauthenticatedError,
+)
 from featurestore.server.admission import admit_browser
 from featurestore.server.limits import Room, ServerLimits
-from featurestore.server.problems import ERROR, BadRequest, ForeignError, HttpAnswer, LimitError, problem_of
+from featurestore.server.problems import ERROR, BadRequest, ForeignError, HttpAnswer, LimitError, problem, problem_of
 from featurestore.server.received import received
 from featurestore.server.request_ids import request_id_of
 from featurestore.store import FeatureStore
@@ -107,6 +115,10 @@ class ConsoleRoutes:
         session = self._session(scope)
         try:
             principal = await admit_browser(self._authentication, self._sessions, scope, session)
+        except AccessUnavailableError as error:
+            if _names_itself(scope) or query.get("format", "html") != "html":
+                raise
+            return self._unknown(scope, error, prefix, then=_address(scope, prefix))
         except UnauthenticatedError as error:
             if _names_itself(scope) or query.get("format", "html") != "html":
                 raise
@@ -119,12 +131,12 @@ class ConsoleRoutes:
         )  # fmt: skip
         try:
             made = await self._beside(answer, self._long if self._console.takes_long(path, query) else self._threads)
-        except FeatureStoreError as error:
-            if query.get("format", "html") != "html":
-                raise
+        except (FeatureStoreError, OSError) as error:
             scope[ERROR] = error
+            refused = _refused(error, scope)
+            if query.get("format", "html") != "html":
+                return refused._replace(headers={**NOT_KEPT, **refused.headers})
             frame = self._console.frame(addresses=ServerAddresses(prefix), principal=principal, has_session=has_session)
-            refused = problem_of(error, path, request_id_of(scope))
             body = frame.error(HTTPStatus(refused.status).phrase, str(error), request_id_of(scope))
             return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers})
         return HttpAnswer(200, made.media_type, [made.body], {**NOT_KEPT, **made.headers})
@@ -152,6 +164,8 @@ class ConsoleRoutes:
         then, key = _own_address(form.get("then", ""), prefix), form.get("key", "").strip()
         try:
             principal = await self._holder(key)
+        except AccessUnavailableError as error:
+            return self._unknown(scope, error, prefix, then=then)
         except AccessError as error:
             scope[ERROR] = error
             status = problem_of(error, LOGIN).status
@@ -180,6 +194,13 @@ class ConsoleRoutes:
         body = frame.login(then=then, why=why, action=f"{prefix}{LOGIN}")
         return HttpAnswer(status, HTML, [body], NOT_KEPT)
 
+    def _unknown(self, scope: Scope, error: AccessUnavailableError, prefix: str, *, then: str) -> HttpAnswer:
+        """The form, where nobody can look up who asks. Nobody is let in, and so nobody is told what is away, or where."""
+        scope[ERROR] = error
+        again = problem_of(error, LOGIN)
+        form = self._form(prefix, then=then, status=again.status, why=NOBODY_KNOWN)
+        return form._replace(headers={**form.headers, **again.headers})
+
     def _session(self, scope: Scope) -> str | None:
         """The session among the request's cookies. Programs at other ports of the host, and other hosts of its domain, may have put
         cookies of the same name beside it, which are none."""
@@ -196,6 +217,22 @@ class ConsoleRoutes:
 
 
 NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store"}
+
+NOBODY_KNOWN = "Who has which key cannot be looked up just now. Try again in a moment"
+
+UNREADABLE = (RegistryError, OnlineStoreError, LogError, OSError)
+"""Errors of what a page is made of: something that lies elsewhere is away, locked, damaged, or may not be read. The server goes on."""
+
+
+def _refused(error: Exception, scope: Scope) -> HttpAnswer:
+    """The answer to an error of a page. Of what cannot be read it says what and where with 503, and when to ask again where that
+    passes by itself."""
+    path, number = scope["path"], request_id_of(scope)
+    found = problem_of(error, path, number)
+    if found.status != HTTPStatus.INTERNAL_SERVER_ERROR or not isinstance(error, UNREADABLE):
+        return found
+    told = problem(503, "It cannot be read", str(error), kind="unreadable", path=path, more={"request_id": number})
+    return told if getattr(error, "retry", False) else told._replace(headers={})
 
 
 def _names_itself(scope: Scope) -> bool:
