@@ -36,6 +36,7 @@ from featurestore.push.locked_state import AppliedSource
 from featurestore.push.push_queue import Advance, PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import Pusher, TakenBack
+from featurestore.push.quarantine_counts import QuarantineCounts
 from featurestore.push.witness import LOOK_EVERY_US, LogWitness
 from featurestore.registry.documents import pushed_source
 from featurestore.registry.rollout import held_views
@@ -89,6 +90,7 @@ class Pushing:
         self._serves = False
         self._pushers: dict[str, Pusher] = {}
         self._compactor = Compactor(compact_after)
+        self.quarantine_counts = QuarantineCounts()
         self._lock = mutex()
         self._known = _AppliedSources(None, {}, {}, {})
 

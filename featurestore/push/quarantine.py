@@ -12,8 +12,10 @@ from featurestore.lazy import pa, pc
 from featurestore.push.push_queue import Advance
 from featurestore.push.push_sources import Pushing
 from featurestore.push.pushed import Pushed
+from featurestore.push.quarantine_counts import happened
 from featurestore.semantics.expectations import pushed_expectations, removing, unmet
 from featurestore.semantics.values import scalars
+from featurestore.sources.log import Log
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import QUARANTINE
 
@@ -57,8 +59,9 @@ class PushedQuarantine:
         self._source, self._offline, self._pushing = source, offline, pushing
 
     def count(self) -> int:
-        """How many there are."""
-        return int(self._table().num_rows)
+        """How many there are; of what was counted before nothing is read."""
+        log = self._log()
+        return 0 if log is None else self._pushing.quarantine_counts.of(log, self._source.event_time)
 
     def rows(self, *, most: int | None = None) -> list[QuarantinedRow]:
         """They, in the order in which they were kept aside; so many at most."""
@@ -138,17 +141,17 @@ class PushedQuarantine:
         return self._offline.log(self._source, QUARANTINE).erase(pa.array(ids, pa.int64()), kept=(REPLACES,))
 
     def _table(self) -> pa.Table:
-        """The rows of the log that were not erased: of these nothing is left, and every other one has happened."""
-        log = (
-            self._offline.log(self._source, QUARANTINE)
-            if self._offline.logs.has(self._source.name, QUARANTINE)
-            else None
-        )
+        """The rows of the log that were not erased."""
+        log = self._log()
         if log is None:
             columns = {name: pa.array([], of.arrow) for name, of in self._source.columns.items()}
             return pa.table({**columns, KNOWN_AT: pa.array([], pa.int64())})
         table = log.read()
-        return table.filter(pc.is_valid(table[self._source.event_time]))
+        return table.filter(happened(table, self._source.event_time))
+
+    def _log(self) -> Log | None:
+        is_there = self._offline.logs.has(self._source.name, QUARANTINE)
+        return self._offline.log(self._source, QUARANTINE) if is_there else None
 
     def _chosen(self, ids: Sequence[int] | None) -> pa.Table:
         table = self._table()
