@@ -28,8 +28,6 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The paths of the examples, and what stands for each here: an environment's command, a repository that is applied."""
     folder = tmp_path_factory.mktemp("schedule")
     run(folder, "init", "shop")
-    with (folder / "shop" / "featurestore.toml").open("a") as settings:
-        settings.write("[serving_log]\nrate = 1.0\n")
     run(folder / "shop", "apply", "--yes")
     program = folder / "featurestore"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m featurestore "$@"\n')

@@ -94,7 +94,6 @@ def test_an_instant_that_is_still_to_come_is_refused(shop: Path) -> None:
 
 def test_an_audit_ends_at_the_instant(shop: Path) -> None:
     """And "1d" is the day before it."""
-    (shop / "featurestore.toml").write_text((shop / "featurestore.toml").read_text() + "\n[serving_log]\nrate = 1.0\n")
     run(shop, f"materialize --quiet --at {THEN}")
     for clock in (ManualClock(datetime.fromisoformat(THEN)), None):
         with FeatureStore(shop, clock=clock) as store:

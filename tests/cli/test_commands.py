@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
+from featurestore import FeatureStore
 from featurestore.cli import app
 from tests.ports import free_port
 from tests.servers import PATIENCE_SECONDS
@@ -76,6 +77,24 @@ def examples(*command: str) -> list[list[str]]:
 def repo(tmp_path: Path) -> Path:
     run(tmp_path, "init", "shop")
     return tmp_path / "shop"
+
+
+def test_the_first_audit_has_something_to_compare(repo: Path) -> None:
+    """What init writes logs what is served, within bounds; nothing need be switched on."""
+    run(repo, "apply", "--yes")
+    run(repo, "materialize", "--quiet")
+    with FeatureStore(repo) as store:
+        log = store.config.serving_log
+        assert log.rate == 1.0
+        assert log.retention is not None
+        assert log.max_bytes is not None
+        assert log.folder == repo / ".featurestore" / "served"
+        store.get_online_features({"customer": "ann", "amount": 30.0}, "order_model")
+        audited = store.audit()
+    assert (audited.compared, audited.skewed) == (3, 0)
+    with FeatureStore(repo, env="staging") as store:
+        assert store.config.serving_log.rate == 1.0
+        assert store.config.serving_log.folder != log.folder
 
 
 def test_examples_run_in_order(tmp_path: Path) -> None:

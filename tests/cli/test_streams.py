@@ -32,8 +32,6 @@ LONGEST_S = 600.0
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("streams")
     run(folder, "init", "shop")
-    with (folder / "shop" / "featurestore.toml").open("a") as settings:
-        settings.write("[serving_log]\nrate = 1.0\n")  # of which drift tells
     for command in ("apply", "materialize", "push", "historical"):
         run(folder / "shop", *shlex.split(PRINTS[command]))
     with FeatureStore(folder / "shop") as store:
