@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from featurestore.access.api_keys import key_id
@@ -107,10 +108,10 @@ class ConsoleRoutes:
         elif path.startswith(FILES):
             answer = _file(path.removeprefix(FILES), _query(scope).get("v"))
         else:
-            answer = await self._page(scope, path.removeprefix(ROOT).strip("/"), prefix)
+            answer = await self._page(scope, receive, path.removeprefix(ROOT).strip("/"), prefix)
         await answer(send)
 
-    async def _page(self, scope: Scope, path: str, prefix: str) -> HttpAnswer:
+    async def _page(self, scope: Scope, receive: Receive, path: str, prefix: str) -> HttpAnswer:
         query = _query(scope)
         session = self._session(scope)
         try:
@@ -130,7 +131,8 @@ class ConsoleRoutes:
             has_session=has_session,
         )  # fmt: skip
         try:
-            made = await self._beside(answer, self._long if self._console.takes_long(path, query) else self._threads)
+            threads = self._long if self._console.takes_long(path, query) else self._threads
+            made = await self._beside(answer, threads, receive)
         except (FeatureStoreError, OSError) as error:
             scope[ERROR] = error
             refused = _refused(error, scope)
@@ -141,14 +143,26 @@ class ConsoleRoutes:
             return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers})
         return HttpAnswer(200, made.media_type, [made.body], {**NOT_KEPT, **made.headers})
 
-    async def _beside(self, call: Callable[[], T], threads: ThreadPoolExecutor) -> T:
-        """What is made in a thread of the console's, so that lookups wait neither for it nor behind it."""
+    async def _beside(self, call: Callable[[], T], threads: ThreadPoolExecutor, receive: Receive) -> T:
+        """What is made in a thread of the console's, so that lookups wait neither for it nor behind it. Where the visitor leaves while
+        it waits for its turn, it is never made; what is being made already is made to its end, and nobody waits for it.
+
+        Raises ClientDisconnect then."""
         if self._waiting[threads] >= WAITING:
             raise LimitError("requests", f"{WAITING} pages are being made, and no more are taken", status=429)
         self._waiting[threads] += 1
         try:
             there = copy_context()
-            return await asyncio.get_running_loop().run_in_executor(threads, partial(there.run, call))
+            made = asyncio.get_running_loop().run_in_executor(threads, partial(there.run, call))
+            left = asyncio.ensure_future(_left(receive))
+            try:
+                await asyncio.wait({made, left}, return_when=asyncio.FIRST_COMPLETED)
+                if not made.done():
+                    raise ClientDisconnect
+                return made.result()
+            finally:
+                left.cancel()
+                made.cancel()
         finally:
             self._waiting[threads] -= 1
 
@@ -233,6 +247,12 @@ def _refused(error: Exception, scope: Scope) -> HttpAnswer:
         return found
     told = problem(503, "It cannot be read", str(error), kind="unreadable", path=path, more={"request_id": number})
     return told if getattr(error, "retry", False) else told._replace(headers={})
+
+
+async def _left(receive: Receive) -> None:
+    """Wait until nobody is there any more."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _names_itself(scope: Scope) -> bool:
