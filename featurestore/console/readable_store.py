@@ -82,16 +82,29 @@ class ReadableStore(ReadableDefinitions):
         for one in found:
             kept = tuple(said for said in one.kept_for if said.partition("@")[0].partition(" ")[0] in may.services)
             if one.view in may.views and (kept or not one.kept_for or one.fingerprint == applied.get(one.view)):
-                seen.append(replace(one, kept_for=kept))
+                pushes = one.pushes
+                if pushes is not None and pushes.source not in may.whole_sources:
+                    pushes = replace(pushes, quarantined=0)  # of what they do not meet, not all may be read
+                seen.append(replace(one, kept_for=kept, pushes=pushes))
         return seen
 
     def runs(self, view: str | None = None, *, limit: int) -> list[RunRecord]:
         """The last runs of materialize, of one view or of all, the newest first."""
         if self.readable is None or view is not None:
             self.check("views", view)
-            return list(self._store.registry.runs(view, limit=limit))
+            return [self._run(run) for run in self._store.registry.runs(view, limit=limit)]
         every = [run for name in self.readable.views for run in self._store.registry.runs(name, limit=limit)]
-        return sorted(every, key=lambda run: run.id or 0, reverse=True)[:limit]
+        return [self._run(run) for run in sorted(every, key=lambda run: run.id or 0, reverse=True)[:limit]]
+
+    def _run(self, run: RunRecord) -> RunRecord:
+        """A run without the expectations that may not be read."""
+        unmet = run.detail.get("unmet")
+        if self.readable is None or not unmet:
+            return run
+        titles = self.titles(run.view)
+        return replace(
+            run, detail={**run.detail, "unmet": {title: rows for title, rows in unmet.items() if title in titles}}
+        )
 
     def failures(self, *, what: str, limit: int) -> list[Activity]:
         """What the trail of activity says of runs that failed; why, to whoever may read everything."""

@@ -95,3 +95,18 @@ def test_rows_in_quarantine_need_somebody(kept: httpx.Client) -> None:
 def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
     assert kept.get("/ui/quarantine", params={"of": HOSTILE}).status_code == 404
     assert kept.get("/ui/quarantine", params={"of": "words", "limit": "x"}).status_code == 422
+
+
+def test_rows_in_quarantine_need_somebody(kept: httpx.Client) -> None:
+    """The first page says so, of files and of pushes, and leads to them; so do the pages of the view, of the source and of pushes."""
+    needs = {one["where"]: one["what"] for one in rows(kept, "/ui", "needs")}
+    assert "1 pushed rows do not meet" in needs["rows of swipes"]
+    assert needs["rows of words"].startswith("1 rows did not meet Matches('word'")
+    for address, of in (
+        ("/ui", "swipes"),
+        ("/ui", "words"),
+        ("/ui/view/words", "words"),
+        ("/ui/source/swipes", "swipes"),
+        ("/ui/pushes", "swipes"),
+    ):
+        assert f"/ui/quarantine?of={of}" in read(kept.get(address)).links(), address

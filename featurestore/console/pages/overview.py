@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from featurestore.console.page import (
@@ -53,6 +54,7 @@ def overview(store: ReadableStore, _: PageRequest) -> PageModel:
         *problems,
         *_views_that_need(views),
         *_logs_that_need(pushes),
+        *_rows_not_as_expected(store, views, problems),
         *_skew(audits, budgets),
         *_drift(drifts, budgets),
         *_store_that_needs(store),
@@ -112,12 +114,25 @@ def _logs_that_need(pushes: Sequence[PushStatus]) -> Iterator[Need]:
         if log.late:
             yield PageState("late", "warn"), where, f"{log.late} rows came too late to count, and are kept aside"
         if log.quarantined:
-            rows = PageLink(log.source, "quarantine", "", {"of": log.source})
+            rows = PageLink(f"rows of {log.source}", "quarantine", "", {"of": log.source})
             told = "1 pushed row does" if log.quarantined == 1 else f"{log.quarantined} pushed rows do"
             yield PageState("in quarantine", "warn"), rows, f"{told} not meet what is expected: replay or discard"
         lost = sum(one.lost for one in log.partitions)
         if lost:
             yield PageState("lost", "bad"), where, f"{lost} messages of its stream were gone before they were read"
+
+
+def _rows_not_as_expected(store: ReadableStore, views: Sequence[ViewStatus], problems: list[Need]) -> Iterator[Need]:
+    """Of views over files, what the last run found."""
+    for name in dict.fromkeys(view.view for view in views if view.pushes is None):
+        for run in _tried(partial(store.runs, name, limit=1), (), problems, f"The runs of {name} cannot be read"):
+            for expectation, rows in run.detail.get("unmet", {}).items():
+                where = PageLink(f"rows of {name}", "quarantine", "", {"of": name})
+                yield (
+                    PageState("not as expected", "warn"),
+                    where,
+                    f"{rows} rows did not meet {expectation} when it was last filled",
+                )
 
 
 def _skew(audits: dict[str, AuditedService], budgets: dict[str, float]) -> Iterator[Need]:

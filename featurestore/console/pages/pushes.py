@@ -62,11 +62,11 @@ def pushes(store: ReadableStore, asked: PageRequest) -> PageModel:
 
 def _row(log: PushStatus) -> tuple[object, ...]:
     late = PageState(str(log.late), "warn") if log.late else 0
-    unmet = PageLink(str(log.quarantined), "quarantine", "", {"of": log.source}) if log.quarantined else 0
     poison = PageState(str(log.poison), "bad") if log.poison else 0
     where = PageLink(log.source, "pushes", "", {"source": log.source})
+    aside = PageLink(str(log.quarantined), "quarantine", "", {"of": log.source}) if log.quarantined else 0
     pending = "not known" if log.pending is None else log.pending
-    return where, log.rows, log.bytes, log.segments, instant(log.applied), pending, late, unmet, poison
+    return where, log.rows, log.bytes, log.segments, instant(log.applied), pending, late, aside, poison
 
 
 def _message(one: PoisonMessage) -> tuple[object, ...]:

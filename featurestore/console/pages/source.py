@@ -11,7 +11,11 @@ def source(store: ReadableStore, asked: PageRequest) -> PageModel:
     """What `featurestore show NAME` tells of it."""
     found = described(store, "source", asked.name)
     is_pushed = found.fields.get("type") == "PushSource"
-    more = [PageLink("Its push log", "pushes", "", {"source": asked.name})] if is_pushed and not asked.is_static else []
+    ways = (
+        PageLink("Its push log", "pushes", "", {"source": asked.name}),
+        PageLink("Rows in quarantine", "quarantine", "", {"of": asked.name}),
+    )
+    more = list(ways) if is_pushed and not asked.is_static else []
     values = {
         "what": "Source",
         "facts": facts(found),

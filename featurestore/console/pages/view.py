@@ -36,7 +36,7 @@ def _more(name: str) -> list[PageLink]:
     """What else there is to ask of it."""
     return [
         PageLink("Explain a value", "explain", "", {"view": name}), PageLink("Runs", "runs", "", {"view": name}),
-        PageLink("Availability", "availability", "", {"view": name}), PageLink("Statistics", "statistics", "", {"view": name}),
+        PageLink("Rows in quarantine", "quarantine", "", {"of": name}), PageLink("Availability", "availability", "", {"view": name}), PageLink("Statistics", "statistics", "", {"view": name}),
     ]  # fmt: skip
 
 
