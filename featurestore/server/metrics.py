@@ -19,6 +19,7 @@ from featurestore.online.watched import WatchedStore, connections
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.status import Status
 from featurestore.server.access_log import ASKED
+from featurestore.server.admission import principal_of
 from featurestore.server.limits import ServerLimits
 from featurestore.server.problems import ERROR, refusal_reason
 from featurestore.server.request_ids import REQUEST
@@ -43,6 +44,9 @@ LOOK_SECONDS = 1.0
 CLOSED = 0
 """In place of a status: the client hung up before an answer began."""
 
+TOKENS = "(tokens)"
+"""Whoever asks with a token, in the metrics: what a token calls itself, its issuer decides."""
+
 OUTCOMES = ("accepted", "unchanged", "late", "quarantined")
 
 
@@ -55,7 +59,7 @@ class _OfService(NamedTuple):
 class Metrics:
     """The metrics of one application; it is told of what passes, from the event loop and from lanes alike.
 
-    Label values are what is applied and what the code names, never what a client sends. The counters of each set of labels are
+    Label values are what is applied, what keys are called and what the code names, never what a client sends. The counters of each set of labels are
     kept, so that a request looks up no labels.
     """
 
@@ -76,6 +80,9 @@ class Metrics:
         )  # fmt: skip
         self._refusals = self._counter("refusals", "Requests refused for a limit, or for who asks", "reason")
         self._lookup_rows = self._counter("lookup_rows", "Rows that were looked up", "service")
+        self._asked = self._counter(
+            "service_requests", "Lookups that were answered, by who asked", "service", "principal"
+        )
         self._values = self._counter("values", "Values that were served", "service", "status")
         self._store_seconds = Histogram(
             "featurestore_store_seconds", "Of a call of an online store on another machine, retries included", ("call", "outcome"),
@@ -96,6 +103,7 @@ class Metrics:
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._calls: dict[tuple[str, str], Histogram] = {}
         self._services: dict[str, _OfService] = {}
+        self._askers: dict[tuple[str, str], Counter] = {}
         self._sources: dict[str, tuple[Counter, ...]] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -144,9 +152,20 @@ class Metrics:
             values = tuple(self._values.labels(name, status.name) for status in Status)
             counters = self._services[name] = _OfService(self._lookup_rows.labels(name), values)
         counters.rows.inc(len(result))
+        self._asker(name, principal_of(scope).name).inc()
         for status, count in enumerate(result.status_counts()):
             if count:
                 counters.values[status].inc(count)
+
+    def _asker(self, service: str, principal: str) -> Counter:
+        """The counter of who asks for a service. An issuer's tokens may have any number of names, and are one."""
+        counter = self._askers.get((service, principal))
+        if counter is None:
+            shown = TOKENS if principal.startswith("jwt:") else principal
+            counter = self._asked.labels(service, shown)
+            if shown == principal:
+                self._askers[service, principal] = counter
+        return counter
 
     def pushed(self, scope: Scope, source: str, counts: Pushed) -> None:
         """What became of the rows of a push. The scope is told what was asked for."""

@@ -255,6 +255,34 @@ def test_refusals_of_who_asks_are_counted_by_reason(folder: Path) -> None:
         assert value(samples, "refusals_total", reason="forbidden") == 3
 
 
+def test_who_asks_for_a_service_is_counted(folder: Path) -> None:
+    """By the name of the key, and never by anything of its secret; a request that is refused is none of a service."""
+    with FeatureStore(folder) as store, serving(store, authentication=True) as client:
+        made = {name: create_key(store.registry, name, ["read", "metrics"]) for name in ("web", "batch")}
+        headers = {name: {"authorization": f"Bearer {one.secret}"} for name, one in made.items()}
+        for name, times in (("web", 2), ("batch", 1)):
+            for _ in range(times):
+                assert (
+                    client.post(
+                        LOOKUP, json={"service": "m", "rows": [{"thing": "a"}]}, headers=headers[name]
+                    ).status_code
+                    == 200
+                )
+        assert (
+            client.post(LOOKUP, json={"service": "no", "rows": [{"thing": "a"}]}, headers=headers["web"]).status_code
+            == 404
+        )
+        samples = scraped(client, **headers["web"])
+        found = {
+            dict(labels)["principal"]: number
+            for (name, labels), number in samples.items()
+            if name == "featurestore_service_requests_total"
+        }
+        assert found == {"key:web": 2, "key:batch": 1}
+        text = client.get("/metrics", headers=headers["web"]).text
+        assert not [one for one in made.values() if one.secret in text or one.key.id in text]
+
+
 def test_a_store_that_cannot_be_read_is_told_and_what_was_counted_too(folder: Path) -> None:
     """The metrics that are read from it are missing, and no others."""
     with FeatureStore(folder) as store, serving(store) as client:
