@@ -23,10 +23,13 @@ from hypothesis import strategies as st
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, Latest, ParquetSource, Sum
 from featurestore.clock import ManualClock, instant_of, to_datetime
+from featurestore.errors import OnlineDamagedError
+from featurestore.materialize import materialize
 from featurestore.materialize.done_chunks import DoneChunks, noted
 from featurestore.materialize.materialize import Run, ThisProcess, materialize_view
 from featurestore.materialize.progress import Progress
-from featurestore.online import Guard, OnlineStore, open_online
+from featurestore.online import Guard, OnlineStore, lmdb, open_online, redis_server
+from featurestore.online.value_checksums import sealed
 from featurestore.online.view_codec import ViewCodec, project_prefix
 from featurestore.registry.kept_statistics import Gathering, Told
 from featurestore.semantics.view import ResolvedView
@@ -106,9 +109,10 @@ class Online(NamedTuple):
         store: Any = self.store if dies_before is None else Dying(self.store, dies_before)
         here = ThisProcess(self.offline, store, QUIET, gather=gathering, chunk_keys=chunk_keys)
         try:
-            runs = materialize_view(
+            due = materialize_view(
                 self.view, self.offline, store, project=self.project, progress=QUIET, full=full, engine=here
             )
+            runs = list(due)
         except Killed:
             self.store.write({ViewCodec(self.project, self.view).lease_key: None})  # its process is gone
             return []
@@ -177,6 +181,8 @@ VICTIM = """
 import os, signal, sys
 from datetime import datetime
 from featurestore import FeatureStore
+from featurestore.errors import OnlineDamagedError
+from featurestore.materialize import materialize
 from featurestore.materialize.done_chunks import DoneChunks
 packed, left = DoneChunks.packed, [int(sys.argv[3])]
 def dying(note):
@@ -196,6 +202,7 @@ class Shop:
         self.folder, self.clock = folder, ManualClock(NOON)
         (folder / "featurestore.toml").write_text(
             f'project = "{folder.name}"\nonline = "{online}"\ndefinitions = []\n[materialize]\nchunk_keys = {KEYS // 3}\n'
+            "[serving_log]\nrate = 1\n"
         )
         (folder / "data").mkdir()
         self.write("a", NOON - timedelta(hours=2), 1)
@@ -361,3 +368,64 @@ def test_a_run_of_a_past_instant_is_gone_on_with(shop: Shop, monkeypatch: pytest
         assert told == [(3_600_000_000, keys, True)]
     assert shop.store.verify().ok
     assert shop.done() == []
+
+
+@pytest.mark.parametrize("shop", ["lmdb"], indirect=True)
+def test_what_was_served_of_a_past_instant_is_told_from_files_that_came_late(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone on with from the files that it read, and served while what is due goes on, which is killed, too: it is in the journal, and a
+    file that came late is late data to the audit, and no skew."""
+    with monkeypatch.context() as patch:
+        shop.fail_after(2, patch)
+    shop.clock.advance(timedelta(hours=1))
+    late = {
+        "id": [1, 2, 3],
+        "at": pa.array([NOON - timedelta(minutes=30)] * 3, pa.timestamp("us", "UTC")),
+        "x": [5] * 3,
+    }
+    pq.write_table(pa.table(late), shop.folder / "data" / "b.parquet")
+    run, begun = materialize._run, itertools.count()
+    with monkeypatch.context() as patch:
+
+        def second_fails(*args: Any, **options: Any) -> list[Run]:
+            if next(begun):
+                raise Killed
+            return run(*args, **options)
+
+        patch.setattr(materialize, "_run", second_fails)
+        with pytest.raises(Killed):
+            shop.store.materialize(progress=False)
+    assert [(one.instant, one.started) for one in shop.store.registry.runs()] == [(instant_of(NOON),) * 2]
+    assert shop.served() == {(1, 1)}
+    shop.clock.advance(timedelta(minutes=1))
+    (last,) = shop.store.materialize(progress=False)
+    assert (last.instant, last.keys) == (instant_of(NOON + timedelta(hours=1)), 3)
+    assert shop.served() == {(1, 1), (5, 6)}
+    shop.store.close()
+    with FeatureStore(shop.folder, clock=shop.clock) as store:
+        audit = store.audit()
+    assert (audit.compared, audit.skewed) == (4 * KEYS, 0), str(audit)
+    assert set(audit.causes) == {"late data"}
+    assert audit.rewritten == 6
+
+
+@pytest.mark.parametrize("is_past", [False, True])
+def test_a_damaged_note_says_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch, is_past: bool) -> None:
+    """A bit of the note that changed: what is due is written whole, as if there were no note, and none is left."""
+    with monkeypatch.context() as patch:
+        shop.fail_after(2, patch)
+    assert shop.done() == [0, 1]
+    with monkeypatch.context() as patch:
+        for module in (lmdb, redis_server):
+            patch.setattr(
+                module, "sealed", lambda key, value: sealed(key, value)[:-1] + bytes([sealed(key, value)[-1] ^ 1])
+            )
+        shop.store.online.write({shop.codec.chunks_key: b"{}"})
+    with pytest.raises(OnlineDamagedError):
+        shop.done()
+    if is_past:
+        shop.clock.advance(timedelta(hours=1))
+    assert shop.written(monkeypatch) == list(range(KEYS))
+    assert shop.done() == []
+    assert shop.store.verify().ok

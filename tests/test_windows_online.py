@@ -87,7 +87,7 @@ def test_what_is_served_of_a_fold_is_the_oracle(
         for at, runs in events:
             clock.set(to_datetime(at))
             if runs:
-                materialize_view(service.parts[0].view, offline, store, project=project, progress=QUIET)
+                list(materialize_view(service.parts[0].view, offline, store, project=project, progress=QUIET))
             check(history, specs, service, store, project=project, plain=plain)
     finally:
         store.close()

@@ -48,7 +48,7 @@ class ChunkedRun:
         if done is not None and is_ours and (self.everything or (run.present or 0) >= done.records):
             return done
         files = tuple(map(file_digest, run.files))
-        fresh = DoneChunks(run.digest, run.instants, files, keys, len(chunks), run.present or 0)
+        fresh = DoneChunks(run.digest, run.started, run.instants, files, keys, len(chunks), run.present or 0)
         self.lease.write({run.codec.chunks_key: fresh.packed()})
         return fresh
 

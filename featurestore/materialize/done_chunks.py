@@ -16,6 +16,9 @@ import orjson
 from featurestore.declare.sources import FileSource
 from featurestore.materialize.kernel import Written
 from featurestore.materialize.run_plan import PlannedRun
+from featurestore.online import OnlineStore
+from featurestore.online.value_checksums import read_past_damage
+from featurestore.online.view_codec import ViewCodec
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
 from featurestore.training.manifest import library_versions
@@ -25,11 +28,12 @@ CHUNKS_FORMAT = 1
 
 @dataclass(frozen=True)
 class DoneChunks:
-    """What is done of a run. run: what it was to do, as `run_digest` says it. instants: those that it computes, µs. files: which files it
-    reads, as `file_digest` says each. keys, chunks: how many there are. records: how many there are at least, where not every one is
+    """What is done of a run. run: what it was to do, as `run_digest` says it. started: when it began, µs, by the online store's clock: it
+    reads no file that came later. instants: those that it computes, µs. files: which files it reads, as `file_digest` says each. keys, chunks: how many there are. records: how many there are at least, where not every one is
     written. done: by instant and number of the chunk what was written."""
 
     run: str
+    started: int
     instants: tuple[int, ...]
     files: tuple[str, ...]
     keys: int
@@ -74,6 +78,7 @@ class DoneChunks:
             {
                 "format": CHUNKS_FORMAT,
                 "run": self.run,
+                "started": self.started,
                 "instants": self.instants,
                 "files": self.files,
                 "keys": self.keys,
@@ -82,6 +87,15 @@ class DoneChunks:
                 "done": done,
             }
         )
+
+
+def read_note(store: OnlineStore, codec: ViewCodec) -> bytes | None:
+    """The note of a view version. One that is damaged says nothing, and is deleted: in LMDB it would keep the lease beside it from being
+    looked for."""
+    (value,), damaged = read_past_damage(store, [codec.chunks_key])
+    if damaged:
+        store.write({codec.chunks_key: None})
+    return value
 
 
 def noted(value: bytes | None) -> DoneChunks | None:
@@ -93,7 +107,7 @@ def noted(value: bytes | None) -> DoneChunks | None:
     for instant, chunk, *written in said["done"]:
         done.setdefault(instant, {})[chunk] = Written(*written)
     numbers = (said["keys"], said["chunks"], said["records"])
-    return DoneChunks(said["run"], tuple(said["instants"]), tuple(said["files"]), *numbers, done)
+    return DoneChunks(said["run"], said["started"], tuple(said["instants"]), tuple(said["files"]), *numbers, done)
 
 
 def file_digest(file: SourceFile) -> str:

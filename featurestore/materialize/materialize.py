@@ -26,7 +26,7 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ExpectationError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
 from featurestore.materialize.chunked_run import ChunkedRun
-from featurestore.materialize.done_chunks import DoneChunks, noted, run_digest
+from featurestore.materialize.done_chunks import DoneChunks, noted, read_note, run_digest
 from featurestore.materialize.kernel import Changes, Written, keys_sql
 from featurestore.materialize.key_chunks import KeyChunks
 from featurestore.materialize.lease import Lease
@@ -81,7 +81,7 @@ class Run:
     instant: int
     """µs."""
     started: int
-    """When the run began (µs), by the online store's clock."""
+    """When the run began (µs), by the online store's clock: no file that came later was read."""
     keys: int
     """How many keys were asked for."""
     rows: int
@@ -142,30 +142,32 @@ class _Job:
 def materialize_view(
     view: ResolvedView, offline: Offline, store: OnlineStore, *, project: str, progress: Progress, full: bool = False,
     engine: RunEngine | None = None,
-) -> list[Run]:  # fmt: skip
-    """Compute and publish every instant of the view that is due by the online store's clock; none is no error.
+) -> Iterator[Run]:  # fmt: skip
+    """Compute and publish every instant of the view that is due by the online store's clock; none is no error. Each run comes when it is
+    published, before the next one begins.
 
     full: ask for every key, not only for those that may have changed, read every row, and compute what is served again.
     engine: where records are written; None: in this process, without tiles of files.
     """
     codec = ViewCodec(project, view, tagged=store.tagged)
-    now, (watermark, state, note) = store.get([codec.watermark_key, codec.state_key, codec.chunks_key])
+    note = read_note(store, codec)
+    now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)
     full = full or is_unfinished(state) or (bool(due) and _are_gone(view, store, codec, state))
     job = _Job(view, offline, store, codec, progress, full, engine or ThisProcess(offline, store, progress))
     offline.see(view.source, now=now, must=True)  # a continuous view's instant is now, and counts what is there
-    runs = []
     if full and complete and complete[0] >= view.timing.as_of(now):
         served = view.timing.served(complete, now)
         instants = tuple(instant for instant in reversed(complete) if served is None or instant >= served)
-        runs += once_more(partial(_run, job, instants, again=True))
+        yield from once_more(partial(_run, job, instants, again=True))
     elif due and not full and (done := noted(note)) is not None and done.is_worth_it(complete, due):
+        runs = []
         with suppress(_OtherRunError, ExpectationError):  # then what is due is begun, which may be of other files
-            runs += once_more(partial(_run, job, done.instants, only=done))
+            runs = once_more(partial(_run, job, done.instants, only=done))
+        yield from runs
     for instant in due:
-        runs += once_more(partial(_run, job, (instant,)))
-    return runs
+        yield from once_more(partial(_run, job, (instant,)))
 
 
 class _OtherRunError(Exception):
@@ -203,7 +205,7 @@ def _planned(
 ) -> PlannedRun:  # fmt: skip
     """What a run over these instants is to do; it is noted in the store that it has begun."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
-    now, (watermark, state, note) = store.get([codec.watermark_key, codec.state_key, codec.chunks_key])
+    (now, (watermark, state)), note = store.get([codec.watermark_key, codec.state_key]), read_note(store, codec)
     complete, last = unpack_watermark(watermark), instants[-1]
     if complete[:1] != (last,) if again else complete and complete[0] >= last:
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
@@ -219,7 +221,7 @@ def _planned(
         if (present := records_in(state)) is None:
             present = len(existing(store, codec))
     plan = PlannedRun(
-        view, codec, instants, again, now, files, complete, edition_of(watermark), changes, job.full, present, state,
+        view, codec, instants, again, now if only is None else only.started, files, complete, edition_of(watermark), changes, job.full, present, state,
         unmet, source_rows,
     )  # fmt: skip
     plan = replace(plan, digest=run_digest(plan, offline))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol
@@ -25,7 +25,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import view_fingerprints
-from featurestore.registry.kept_statistics import StatisticsKeeper
+from featurestore.registry.kept_statistics import StatisticsKeeper, Told
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
@@ -66,19 +66,23 @@ class Materializer:
             return []
         gather = self._statistics.gather
         here = ThisProcess(self._offline, self._store, progress, self._tiles, gather, self._chunk_keys)
+        runs = []
         try:
-            runs = self._fill(view, full=full, progress=progress, engine=engine or here)
+            for run in self._fill(view, full=full, progress=progress, engine=engine or here):
+                self._record(run, here.told.get(run.instant))  # at once: the next one may take hours, and be killed
+                runs.append(run)
         except MaterializeError:  # whose lease was freed with all else of the version
             if self._stays(view):
                 raise
-            runs = []
         if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
             self.free(view.name, view.fingerprint)
-        for run in runs:
-            record, told = run_record(run, self._store.get([]).now), here.told.get(run.instant)
-            described = self._statistics.described("run", run.view, run.fingerprint, at=run.instant, told=told)
-            self._statistics.beside(partial(self._registry.record_run, record), described)
         return runs
+
+    def _record(self, run: Run, told: Told | None) -> None:
+        """Note a run that is published in the registry, with what its values are like."""
+        record = run_record(run, self._store.get([]).now)
+        described = self._statistics.described("run", run.view, run.fingerprint, at=run.instant, told=told)
+        self._statistics.beside(partial(self._registry.record_run, record), described)
 
     def _stays(self, view: ResolvedView) -> bool:
         """Whether a view version is applied, held by a kept service, or still to be freed."""
@@ -87,7 +91,7 @@ class Materializer:
         held = ((one.view.name, one.view.fingerprint) for one in held_views(self._registry, state))
         return version in current.items() or version in state.leftovers or version in held
 
-    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine) -> list[Run]:
+    def _fill(self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine) -> Iterable[Run]:
         if view.is_pushed:
             assert isinstance(view.source, PushSource)
             if not view.source.is_open(self._store.get([]).now):  # what its history will know is not known yet

@@ -28,7 +28,7 @@ class PlannedRun:
     """Whether they are complete, and are computed anew, in the next edition."""
 
     started: int
-    """µs, by the online store's clock."""
+    """µs, by the online store's clock; of a run that is gone on with from the files that it read, when that began."""
 
     files: tuple[SourceFile, ...]
     """The files to read, and no others."""

@@ -174,7 +174,9 @@ def test_lookups_after_a_run_at_every_instant(
         lookup = Lookup(service, store, project="dense")
         for t in ASKED:
             clock.set(to_datetime(t))
-            materialize_view(service.parts[0].view, offline, store, project="dense", progress=Progress(shown=False))
+            list(
+                materialize_view(service.parts[0].view, offline, store, project="dense", progress=Progress(shown=False))
+            )
             result = lookup.get([dict(zip(history.view.key, key, strict=True)) for key in keys])
             values, instant = result.to_dict(), as_of(history.view, t)[0]
             for row, key in enumerate(keys):
