@@ -141,7 +141,12 @@ class MaterializeConfig(Table):
 
 
 def _store_folder(value: str) -> str:
-    if not re.fullmatch(r"(s3|gs|az)://[^/@?*\[]+(/[^/?*\[]+)*/?", value):
+    parts = value.partition("://")[2].split("/")
+    if (
+        not re.fullmatch(r"(s3|gs|az)://[^/@?*\[]+(/[^/?*\[]+)*/?", value)
+        or not {".", ".."}.isdisjoint(parts)  # which what writes resolves, and what lists does not
+        or not value.isprintable()
+    ):
         raise ValueError(
             "must be a folder in an object store, such as s3://bucket/served; credentials are the environment's"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,71 @@ def run(folder: Path, at: datetime, when: str, what: str = "compact") -> int:
     ).returncode
 
 
+def rows_of(s3: pafs.FileSystem, carrier: str) -> int:
+    """How many rows of a carrier lie in the store."""
+    found = 0
+    for name in there(s3):
+        with s3.open_input_file(name) as file:
+            found += pq.read_table(file)["input:carrier"].to_pylist().count(carrier)
+    return found
+
+
+def test_what_is_damaged_here_is_read_and_erased_there(s3: pafs.FileSystem, tmp_path: Path) -> None:
+    """A file that was shipped whole, and then damaged on this disk, costs nothing; and a forgotten key leaves the one in the store."""
+    store, clock = filled(shop(tmp_path / "shop"))
+    with store:
+        clock.set(TEN + 9 * HOUR)
+        store.compact_serving_log()
+        merged = [path for path in local(store) if "-merged-" in path.name]
+        assert 0 < len(merged) < len(local(store))  # what they replaced is here yet, and counts no more
+        for path in merged:
+            whole = path.read_bytes()
+            path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+        audited = store.audit()
+        assert (audited.compared, audited.damaged) == (9, ())
+        assert rows_of(s3, "UA") == 6
+        assert store.forget("carrier", {"carrier": "UA"}).served_rows == 6
+        assert rows_of(s3, "UA") == 0
+        assert requests(store) == ["0-1", "1-1", "2-1"]
+
+
+def test_a_key_that_one_machine_forgot_leaves_the_disk_of_another(s3: pafs.FileSystem, tmp_path: Path) -> None:
+    """With the next time that it ships: its files count no more, and would otherwise stay for ever, as nothing ships them."""
+    store, clock = filled(shop(tmp_path / "shop"))
+    with store:
+        clock.set(TEN + 9 * HOUR)
+        store.compact_serving_log()
+        shutil.copytree(tmp_path / "shop", tmp_path / "other")
+        with FeatureStore(tmp_path / "other", clock=clock) as other:
+            assert other.forget("carrier", {"carrier": "UA"}).served_rows == 6
+        assert len(local(store)) >= 3
+        store.compact_serving_log()
+        assert local(store) == []
+        assert requests(store) == ["0-1", "1-1", "2-1"]
+        assert len(there(s3)) == 3
+
+
+def test_files_of_others_beside_the_log_are_left_alone(s3: pafs.FileSystem, tmp_path: Path) -> None:
+    """Here and in the store, whatever they are called."""
+    store, clock = filled(shop(tmp_path / "shop", 'retention = "1h"'))
+    with store:
+        clock.set(TEN + 2 * HOUR + timedelta(minutes=10))
+        folder = local(store)[0].parent
+        for name in ("2026-notes.parquet", "1.parquet"):
+            (folder / name).write_bytes(b"notes")
+        store.compact_serving_log()
+        place = min(there(s3)).rpartition("/")[0]
+        for name in ("2026-notes.parquet", "1.parquet"):
+            with s3.open_output_stream(f"{place}/{name}") as file:
+                file.write(b"notes")
+        clock.set(TEN + 9 * HOUR)
+        store.compact_serving_log()
+        assert requests(store) == NINE
+        assert store.audit().compared == 9
+        assert store.forget("carrier", {"carrier": "UA"}).served_rows == 6
+        assert {path.name for path in local(store)} >= {"2026-notes.parquet", "1.parquet"}
+
+
 @pytest.mark.parametrize("when", ["put", "delete", "remove"])
 def test_a_killed_process_loses_and_doubles_nothing(s3: pafs.FileSystem, tmp_path: Path, when: str) -> None:
     """After a file went to the store, after what it replaced went away there, before one is deleted here."""
@@ -412,7 +478,19 @@ def test_several_ship_at_once(s3: pafs.FileSystem, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["served", "file:///served", "s3://", "s3://key:secret@logs/x", "s3://logs/*", "s3://logs//x"]
+    "url",
+    [
+        "served",
+        "file:///served",
+        "s3://",
+        "s3://key:secret@logs/x",
+        "s3://logs/*",
+        "s3://logs//x",
+        "s3://logs/..",
+        "s3://logs/a/../b",
+        "s3://logs/./x",
+        "s3://logs/x\\ny",
+    ],  # fmt: skip
 )
 def test_a_place_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     folder = shop(tmp_path / "shop")

@@ -45,6 +45,13 @@ def test_a_name_says_when_its_rows_were_served(first: int, hour: int) -> None:
     assert (plain.merged, merged.merged) == (False, True)
 
 
+def test_files_that_are_called_otherwise_are_left_alone(tmp_path: Path) -> None:
+    ours = put(tmp_path / "a" / "f", segment_name(10, 20, "1-0"))
+    for name in ("2026-notes.parquet", "1.parquet", "7-x-y.parquet", "10-20.parquet"):
+        (ours.parent / name).write_bytes(b"notes")
+    assert segments(tmp_path) == {("a", "f"): [ours]}
+
+
 def test_segments_are_those_with_rows_in_a_span_oldest_first(tmp_path: Path) -> None:
     """`since` is the first instant of it, and `until` the first after it."""
     late, early = (put(tmp_path / "a" / "f", segment_name(*times, "1-0")) for times in ((10, 20), (9, 12)))

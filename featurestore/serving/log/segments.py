@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +30,9 @@ HOUR_US = 3_600_000_000
 
 REPLACES = b"featurestore.replaces"
 """The metadata key of a merged file under which the names of the files that it replaces stand, as a JSON list."""
+
+NAME = re.compile(r"[0-9]{1,19}-[0-9]{1,19}-.+\.parquet")
+"""How a file of the log is called; any other beside them is somebody else's."""
 
 MERGED = "merged"
 FOUND = ("request", "time")
@@ -138,7 +142,8 @@ def live(version: Path) -> list[ServedSegment]:
 
 def listed(version: Path) -> list[ServedSegment]:
     """All files of one service version, oldest first."""
-    return sorted(map(ServedSegment.of, version.glob("[0-9]*.parquet")), key=lambda file: (file.first, file.path.name))
+    files = (ServedSegment.of(path) for path in version.glob("[0-9]*.parquet") if NAME.fullmatch(path.name))
+    return sorted(files, key=lambda file: (file.first, file.path.name))
 
 
 def replaced(files: Sequence[ServedSegment], of: Callable[[ServedSegment], bool] = lambda _: True) -> set[str]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from featurestore.durable.forks import closed_in_child, mutex, renewed_in_child
 from featurestore.durable.lock import close, taken
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.serving.log.segments import HOUR_US, ServedSegment, is_sound, listed, replaced_by, replaced_in
+from featurestore.serving.log.segments import HOUR_US, NAME, ServedSegment, is_sound, listed, replaced_by, replaced_in
 from featurestore.serving.log.upkeep import SETTLED_US, Limits, alone, delete
 from featurestore.sources import object_stores
 
@@ -56,7 +56,7 @@ class ShippedLog:
         found: dict[Version, dict[str, int]] = {}
         for name, size in object_stores.below(self.url).items():
             parts = name.split("/")
-            if len(parts) == 3 and parts[2][:1].isdigit() and parts[2].endswith(".parquet"):
+            if len(parts) == 3 and NAME.fullmatch(parts[2]):
                 found.setdefault((parts[0], parts[1]), {})[parts[2]] = size
         return found
 
@@ -130,9 +130,18 @@ class ShippedLog:
         *, since: int | None = None, until: int | None = None,
     ) -> list[ServedSegment]:  # fmt: skip
         """The files of a service version that count, here and there, the oldest first, within the bounds (µs); those that lie there
-        alone are fetched. names: those there, with their bytes. Raises FileNotFoundError, ObjectStoreError."""
+        alone, or are damaged here, are fetched. names: those there, with their bytes. Raises FileNotFoundError, ObjectStoreError."""
         found = self.counting(folder, version, names, since=since, until=until)
-        return [file if file.path.exists() else self._fetched_of(version, file, names) for file in found]
+        return [
+            file if self._is_to_read(file.path, names) else self._fetched_of(version, file, names) for file in found
+        ]
+
+    def _is_to_read(self, path: Path, names: Mapping[str, int]) -> bool:
+        """Whether a file is read here: it is here, and whole as far as one that is there too could take its place."""
+        try:
+            return path.exists() and (path.name not in names or is_sound(path))
+        except FileNotFoundError:
+            return False
 
     def _fetched_of(self, version: Version, file: ServedSegment, names: Mapping[str, int]) -> ServedSegment:
         name = file.path.name
@@ -155,8 +164,24 @@ class ShippedLog:
         several = {hour for hour, count in Counter(file.hour for file in every).items() if count > 1}
         hours = {file.hour for file in within} & several
         merged = [file for file in every if file.merged and file.hour in hours]
-        gone = {name for file in merged for name in self._replaced_by(file, is_here=file.path.name in here)}
+        gone: set[str] = set()
+        for file in merged:
+            is_here = file.path.name not in names or self._is_to_read(file.path, names)
+            gone |= self._replaced_by(file, is_here=is_here)
         return [file for file in within if file.path.name not in gone]
+
+    def replaced_there(self, here: Sequence[ServedSegment], names: Mapping[str, int]) -> set[str]:
+        """The names of files that those stand for that lie there alone, as far as they may be files of `here`. Raises ObjectStoreError."""
+        if not here:
+            return set()
+        own, folder = {file.path.name for file in here}, here[0].path.parent
+        hours = {file.hour for file in here if file.path.name not in names}
+        gone: set[str] = set()
+        for file in [ServedSegment.of(folder / name) for name in names if name not in own]:
+            if file.merged and file.hour in hours:
+                with suppress(FileNotFoundError):  # another took its place meanwhile
+                    gone |= self._replaced_by(file, is_here=False)
+        return gone
 
     def _replaced_by(self, file: ServedSegment, *, is_here: bool) -> set[str]:
         if is_here:
@@ -217,6 +242,9 @@ def ship(
                     for name in replaced_by(file) & names.keys():
                         there.remove(file.path.with_name(name))
                         del names[name]
+        if count:
+            known = there.listing()
+        _delete_replaced(folder, there, known)
         deleted = _delete_shipped(folder, known, limits, now)
         return deleted._replace(shipped=count)
 
@@ -242,6 +270,17 @@ def _size(path: Path) -> int | None:
     with suppress(FileNotFoundError):
         return path.stat().st_size
     return None
+
+
+def _delete_replaced(folder: Path, there: ShippedLog, known: Mapping[Version, Mapping[str, int]]) -> None:
+    """Delete files here that a file there takes the place of, as where another machine erased rows of them: they count no more, and
+    would never be shipped."""
+    with alone(folder) as is_alone:
+        for version in local_versions(folder) if is_alone else ():
+            files = listed(folder.joinpath(*version))
+            names = known.get(version, {})
+            gone = there.replaced_there(files, names)
+            delete([file for file in files if file.path.name in gone and file.path.name not in names])
 
 
 def _delete_shipped(folder: Path, known: Mapping[Version, Mapping[str, int]], limits: Limits, now: int) -> Shipped:
