@@ -280,7 +280,7 @@ def test_what_is_damaged_here_is_read_and_erased_there(s3: pafs.FileSystem, tmp_
             whole = path.read_bytes()
             path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
         audited = store.audit()
-        assert (audited.compared, audited.damaged) == (9, ())
+        assert (audited.compared, audited.damaged) == (9, {})
         assert rows_of(s3, "UA") == 6
         assert store.forget("carrier", {"carrier": "UA"}).served_rows == 6
         assert rows_of(s3, "UA") == 0
