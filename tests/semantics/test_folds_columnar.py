@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.folds import FOLDS
+from featurestore.semantics.folds.algebra import PartialSums
 from featurestore.semantics.folds.columnar import (
     added,
     decimal_sums,
@@ -227,6 +228,39 @@ def test_spreads(kind: str, of: FeatureType, result: FeatureType, data: st.DataO
     assert found.dtype == result.numpy
     expected = [value for value, _ in scalar(kind, of, result, values, edges, ddof=ddof)]
     assert bits(found[n > ddof]) == bits([value for value in expected if value is not None])
+
+
+SPECIALS = (math.isnan, math.inf.__eq__, (-math.inf).__eq__)
+
+
+@FLOAT_RESULTS
+@pytest.mark.parametrize("ddof", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["Var", "StdDev"])
+@pytest.mark.parametrize(
+    ("of", "values"),
+    [
+        (Int64, [3, 5, 9, 9, -4]),
+        (Float64, [3.0, 0.5, 9.0, -0.25]),
+        (Float64, [3.0, math.nan, 9.0, math.inf, -0.5, 7.0, -math.inf]),
+    ],
+)
+def test_spreads_of_requests(kind: str, of: FeatureType, values: list[Any], ddof: int, result: FeatureType) -> None:
+    """Null unless there are more than ddof values, NaN of one that is not finite; what is not finite is counted only where there is such."""
+    edges = [[low, high] for high in range(len(values) + 1) for low in range(high + 1)]
+    flags = [[is_one(value) for value in values] for is_one in SPECIALS]
+    special = np.array([counted(edges, one) for one in flags]) if any(map(any, flags)) else None
+    sums, squares = (
+        Limbs(limbs.base, sums_of(limbs, edges)) for limbs in (limbs_of(of, values), squares_of(of, values))
+    )
+    parts = PartialSums(counted(edges, [True] * len(values)), sums, squares, special)
+    found = FOLDS[kind].algebra(of, result, ddof=ddof).finish_sums(parts)
+    assert found.values.type == result.arrow
+    assert found.overflow is None
+    meant = [value for value, _ in scalar(kind, of, result, values, edges, ddof=ddof)]
+    told, expected = (
+        [None if value is None else float(value).hex() for value in each] for each in (found.values.to_pylist(), meant)
+    )
+    assert told == expected
 
 
 @pytest.mark.parametrize(
