@@ -95,7 +95,7 @@ def _range_sql(value: str, of: FeatureType, limits: tuple[Any, ...]) -> str:
 
 def _range(values: Any, of: FeatureType, limits: tuple[Any, ...]) -> Any:
     least, most = limits
-    within: Any = pc.invert(pc.is_nan(values)) if of.is_float else pc.is_valid(values)
+    within: Any = pc.is_valid(values)  # a NaN is neither at least nor at most anything
     if least is not None:
         within = pc.and_(within, pc.greater_equal(values, _scalar(of, least)))
     if most is not None:
@@ -134,7 +134,7 @@ def _literal(of: FeatureType, value: Any) -> str:
         return f"timezone('UTC', make_timestamp({micros_of(value)}))"
     if of.kind == "Bool":
         return "true" if value else "false"
-    return f"CAST({literal(repr(value) if of.is_float else str(value))} AS {of.duckdb})"
+    return f"CAST({literal(str(value))} AS {of.duckdb})"
 
 
 def met_sql(one: SettledExpectation, raw: str, zone: str) -> str:

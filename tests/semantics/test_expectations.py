@@ -32,7 +32,7 @@ from featurestore.declare.expectations import RowExpectation
 from featurestore.declare.stored import dump, read_source, read_view
 from featurestore.errors import DeclarationError
 from featurestore.semantics.engine import settle_session
-from featurestore.semantics.expectations import met, met_sql, settle, unmet, unmet_sql
+from featurestore.semantics.expectations import met, met_sql, removing, settle, unmet, unmet_sql
 from featurestore.semantics.view import resolve
 from featurestore.types import Array, Bool, Date, FeatureType, Float32, Float64, Int32, Int64, String, Timestamp
 from featurestore.types import Decimal as DecimalType
@@ -174,6 +174,49 @@ def test_a_naive_instant_is_read_in_the_sources_zone(zone: str, *, within: bool)
         settle_session(connection)
         sql = met_sql(settle(InRange("x", at_most=MOMENT), Timestamp), "TIMESTAMP", zone)
         assert connection.sql(f"SELECT {sql} FROM ({NAIVE})").fetchall() == [(within,)]
+
+
+def test_a_row_of_a_source_is_judged_in_its_zone() -> None:
+    """In UTC where it says none."""
+    one = settle(InRange("x", at_most=MOMENT), Timestamp)
+    with duckdb.connect() as connection:
+        settle_session(connection)
+        for said, met_there in ((None, True), ("UTC", True), ("America/New_York", False)):
+            source = ParquetSource("rows", "x", event_time="at", timezone=said)
+            (sql,) = unmet_sql(source, [one], {"x": "TIMESTAMP"}, "")
+            assert connection.sql(f"SELECT {sql} FROM ({NAIVE})").fetchall() == [(not met_there,)]
+
+
+@pytest.mark.parametrize(
+    ("said", "of", "same", "other"),
+    [
+        (InRange("x", at_least=0), Int64, ["INTEGER", "BIGINT"], ["DOUBLE", "VARCHAR", "TIME"]),
+        (InRange("x", at_least=0), Float32, ["FLOAT", "DOUBLE"], ["BIGINT", "TIME"]),
+        (NotNull("x"), Int64, ["BIGINT", "VARCHAR", "TIME"], []),
+    ],
+)
+def test_of_which_columns_an_expectation_means_the_same(
+    said: RowExpectation, of: FeatureType, same: list[str], other: list[str]
+) -> None:
+    """Of those whose values are compared alike; that there is a value means the same of every column, even of one that cannot be read."""
+    one = settle(said, of)
+    assert [one.is_of(raw) for raw in same] == [True] * len(same)
+    assert [one.is_of(raw) for raw in other] == [False] * len(other)
+
+
+def test_of_a_source_that_deletes_nothing_every_row_is_judged() -> None:
+    """In the order of its expectations; of one of which nothing is expected none is."""
+    rows = pa.table({"x": pa.array([1, None, 3])})
+    source = ParquetSource("rows", "x", event_time="at")
+    every = [settle(NotNull("x"), Int64), settle(InRange("x", at_most=2), Int64)]
+    assert [flags.tolist() for flags in unmet(source, every, rows)] == [[False, True, False], [False, False, True]]
+    assert unmet(source, [], rows) == []
+
+
+def test_unmet_rows_count_unless_it_only_warns() -> None:
+    """So those are told by their places."""
+    every = [settle(NotNull("x", otherwise=otherwise), Int64) for otherwise in ("refuse", "warn", "quarantine")]
+    assert removing(every) == [0, 2]
 
 
 def anything(value: Any) -> Any:
