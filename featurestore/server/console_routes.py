@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, unquote
 
 from starlette.requests import ClientDisconnect
@@ -156,7 +156,8 @@ class ConsoleRoutes:
             made = asyncio.get_running_loop().run_in_executor(threads, partial(there.run, call))
             left = asyncio.ensure_future(_left(receive))
             try:
-                await asyncio.wait({made, left}, return_when=asyncio.FIRST_COMPLETED)
+                either: list[asyncio.Future[Any]] = [made, left]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not made.done():
                     raise ClientDisconnect
                 return made.result()

@@ -116,7 +116,8 @@ def test_a_server_that_ends_begins_no_page(store: FeatureStore, monkeypatch: pyt
         sent.append(message)
 
     async def receive() -> Message:
-        raise AssertionError("a page has no body")
+        await asyncio.Event().wait()  # whoever asks stays
+        raise AssertionError
 
     async def ended() -> None:
         limits = ServerLimits(store.config.server)
