@@ -228,8 +228,6 @@ def test_the_command_explains_a_request(tmp_path: Path) -> None:
     """`explain --request ID --row N` prints what the store says, and refuses a view beside it."""
     run(tmp_path, "init", "shop")
     shop = tmp_path / "shop"
-    with (shop / "featurestore.toml").open("a") as config:
-        config.write("[serving_log]\nrate = 1.0\n")
     run(shop, "apply")
     run(shop, "materialize", "--quiet")
     with FeatureStore(shop) as store:

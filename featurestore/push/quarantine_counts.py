@@ -12,7 +12,7 @@ from featurestore.sources.log import Log
 from featurestore.sources.log.manifest import Segment
 
 
-class _Counted(NamedTuple):
+class _SegmentCount(NamedTuple):
     """A segment as it was when its rows were counted. there: those that were not erased."""
 
     segment: Segment
@@ -31,7 +31,7 @@ class QuarantineCounts:
 
     def __init__(self) -> None:
         self._lock = mutex()
-        self._counted: dict[str, dict[int, _Counted]] = {}
+        self._counted: dict[str, dict[int, _SegmentCount]] = {}
 
     def of(self, log: Log, event_time: str) -> int:
         """Rows of a log that were not erased. event_time: the column that each of them has a value of. Raises LogError."""
@@ -45,13 +45,13 @@ class QuarantineCounts:
             self._counted[log.name] = found
         return sum(one.there for one in found.values())
 
-    def _segment(self, log: Log, now: Segment, before: _Counted | None, event_time: str) -> _Counted:
+    def _segment(self, log: Log, now: Segment, before: _SegmentCount | None, event_time: str) -> _SegmentCount:
         assert now.first is not None
         if before is None or not before.holds(now):
-            return _Counted(now, there(log.read(now.first - 1, now.last), event_time))
+            return _SegmentCount(now, there(log.read(now.first - 1, now.last), event_time))
         if before.segment.last == now.last:
             return before
-        return _Counted(now, before.there + there(log.read(before.segment.last, now.last), event_time))
+        return _SegmentCount(now, before.there + there(log.read(before.segment.last, now.last), event_time))
 
 
 def happened(table: pa.Table, event_time: str) -> pa.ChunkedArray:

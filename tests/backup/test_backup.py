@@ -51,8 +51,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with pushed rows, late ones, and a serving log; nothing changes it."""
     folder = tmp_path_factory.mktemp("backup")
     run(folder, "init", "shop")
-    toml = folder / "shop" / "featurestore.toml"
-    toml.write_text(f"{toml.read_text()}\n[serving_log]\nrate = 1.0\n")
     with FeatureStore(folder / "shop") as store:
         store.apply()
         late = {"cart": "late", "customer": "u1", "at": datetime(2020, 1, 1, tzinfo=UTC), "amount": 1.0}
