@@ -132,7 +132,9 @@ class Readable:
         columns = {name: of for name, of in view.columns.items() if self.has_column(source, name)}
         found = explanation.of(features)
         rows = tuple(_row(row, columns, is_whole=len(columns) == len(view.columns)) for row in found.rows)
-        return replace(found, rows=rows, resolved=replace(view, columns=columns))
+        is_whole = source in self.whole_sources  # else rows may be in quarantine for what may not be read
+        aside = {which: count for which, count in found.aside.items() if is_whole or which != "quarantine"}
+        return replace(found, rows=rows, aside=aside, resolved=replace(view, columns=columns))
 
 
 def _row(row: ExplainedRow, columns: Iterable[str], *, is_whole: bool) -> ExplainedRow:

@@ -330,6 +330,17 @@ def test_what_the_key_is_for_is_all_there(shared: Shared) -> None:
     assert records("statistics", "kept-1", service="mine")
 
 
+def test_rows_in_quarantine_for_what_is_hidden_are_not_counted(shared: Shared) -> None:
+    """A row of this key was kept aside for a column that the key may not read: of that neither an explanation tells, nor a log's page."""
+    words = {"view": "counts", "key.thing": "1"}
+    whole = create_key(shared.store.registry, "counting", ["read"])
+    headers = {"authorization": f"Bearer {whole.secret}"}
+    assert "in quarantine" in read(shared.client.get("/ui/explain", params=words, headers=headers)).text
+    assert "in quarantine" not in read(shared.ask("explain", **words)).text
+    (log,) = shared.ask("pushes", format="json", table="logs").json()
+    assert log["in quarantine"] == 0
+
+
 def test_everybody_else_sees_all_of_it(shared: Shared) -> None:
     """The words that are looked for do stand on pages: the tests above would find them."""
     whole = create_key(shared.store.registry, "whole", ["read"])

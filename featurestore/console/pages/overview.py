@@ -128,11 +128,9 @@ def _rows_not_as_expected(store: ReadableStore, views: Sequence[ViewStatus], pro
         for run in _tried(partial(store.runs, name, limit=1), (), problems, f"The runs of {name} cannot be read"):
             for expectation, rows in run.detail.get("unmet", {}).items():
                 where = PageLink(f"rows of {name}", "quarantine", "", {"of": name})
-                yield (
-                    PageState("not as expected", "warn"),
-                    where,
-                    f"{rows} rows did not meet {expectation} when it was last filled",
-                )
+                told = "1 row" if rows == 1 else f"{rows:,} rows"
+                what = f"{told} did not meet {expectation} when it was last filled"
+                yield PageState("not as expected", "warn"), where, what
 
 
 def _skew(audits: dict[str, AuditedService], budgets: dict[str, float]) -> Iterator[Need]:

@@ -23,7 +23,7 @@ def quarantine(store: ReadableStore, asked: PageRequest) -> PageModel:
         is_pushed = any(row.id is not None for row in found)
         columns = list(dict.fromkeys(column for row in found for column in row.values))
         shown = [_row(row, columns, is_pushed=is_pushed) for row in found]
-        words = (*(("id",) if is_pushed else ()), "where", *columns, "does not meet")
+        words = (*(("id in quarantine",) if is_pushed else ()), "where", *columns, "does not meet")
         tables.insert(
             0, PageTable("rows", f"Rows of {name}", words, shown, f"Every row of {name} meets what is expected of it.")
         )
