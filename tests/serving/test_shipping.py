@@ -125,6 +125,7 @@ def test_a_store_that_is_away_is_told_and_shipped_to_when_it_is_back(
         wait_until(lambda: not local(store))
         assert len(there(s3)) == 3
         assert requests(store) == NINE
+        assert [name for name, _ in store._project.serving_log.versions()] == ["model"]  # which lies there alone
 
 
 @pytest.mark.parametrize(
