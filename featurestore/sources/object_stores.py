@@ -91,8 +91,7 @@ def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
             raise
         if info.type == pafs.FileType.File:
             return f"{scheme}://{place.rpartition('/')[0]}", [file for file in _stored(scheme, system, [info]) if file]
-    below = _asked(url, lambda: system.get_file_info(selector))
-    files = {info.path[len(place) + 1 :]: info for info in below if info.type == pafs.FileType.File}
+    files = {info.path[len(place) + 1 :]: info for info in _files(url, system, selector)}
     _check_plain(url, files)
     chosen = sorted(name for name in files if _is_data(name, rest, suffixes))
     for name in chosen:
@@ -117,18 +116,35 @@ def entries(url: str) -> list[tuple[str, int, int]]:
     """The files in a folder, without those below its folders: name, size in bytes, ns of modification; none where there is no
     such folder. Raises ObjectStoreError."""
     system, path = _opened(url)
-    selector = pafs.FileSelector(path, allow_not_found=True)
-    found = _asked(url, lambda: system.get_file_info(selector))
-    return sorted((info.base_name, info.size, info.mtime_ns) for info in found if info.type == pafs.FileType.File)
+    found = _files(url, system, pafs.FileSelector(path, allow_not_found=True))
+    return sorted((info.base_name, info.size, info.mtime_ns) for info in found)
 
 
 def below(url: str) -> dict[str, int]:
     """The files in a folder and its folders: name below it → bytes; none where there is no such folder. Raises ObjectStoreError."""
     system, path = _opened(url)
     place = path.strip("/")
-    selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
+    found = _files(url, system, pafs.FileSelector(place, recursive=True, allow_not_found=True))
+    return {info.path[len(place) + 1 :]: info.size for info in found}
+
+
+def _files(url: str, system: Any, selector: pafs.FileSelector) -> list[Any]:
+    """The files that a selector finds; none where there is no such folder. ObjectStoreError where there is no such bucket, which Arrow
+    takes for an empty folder."""
     found = _asked(url, lambda: system.get_file_info(selector))
-    return {info.path[len(place) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
+    bucket = selector.base_dir.strip("/").partition("/")[0]
+    if not found and _is_missing(system, bucket):
+        raise ObjectStoreError(f"{url} cannot be read: there is no bucket '{bucket}'")
+    return [info for info in found if info.type == pafs.FileType.File]
+
+
+def _is_missing(system: Any, bucket: str) -> bool:
+    """Whether there is no such bucket; not where nobody tells, as to whoever may list one of its folders alone."""
+    try:
+        found: bool = system.get_file_info(bucket).type == pafs.FileType.NotFound
+    except (OSError, pa.ArrowException):
+        return False
+    return found
 
 
 def fetch(url: str, file: Path) -> None:

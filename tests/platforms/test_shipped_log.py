@@ -35,6 +35,7 @@ from tests.serving.shipped_cases import (  # noqa: F401 - the cases are collecte
     requests,
     served,
     shop,
+    test_a_bucket_that_is_not_there_is_told,
     test_a_key_that_one_machine_forgot_leaves_the_disk_of_another,
     test_each_hour_is_shipped_once_and_read_from_there,
     test_files_of_others_beside_the_log_are_left_alone,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import FeatureStore, ManualClock
-from featurestore.errors import NotFoundError
+from featurestore.errors import LogError, NotFoundError
 from featurestore.serving.log.upkeep import Limits
 
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -260,3 +260,17 @@ def test_several_ship_at_once(s3: pafs.FileSystem, tmp_path: Path) -> None:
             thread.join()
         assert len(there(s3)) == 3
         assert requests(store) == NINE
+
+
+def test_a_bucket_that_is_not_there_is_told(s3: pafs.FileSystem, tmp_path: Path) -> None:
+    """It is no log without files; a bucket in which there is no such folder yet is."""
+    folder = shop(tmp_path / "shop")
+    store, _ = filled(folder)
+    with store:
+        assert (there(s3), store.audit().compared) == ({}, 9)
+    settings = folder / "featurestore.toml"
+    settings.write_text(settings.read_text().replace("s3://logs/", "s3://lgos/"))
+    with FeatureStore(folder, clock=ManualClock(TEN + 9 * HOUR)) as mistaken:
+        for ask in (mistaken.audit, mistaken.compact_serving_log):
+            with pytest.raises(LogError, match="files in s3://lgos/served/shop are not to be had: .* no bucket 'lgos'"):
+                ask()
