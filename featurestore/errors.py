@@ -217,7 +217,7 @@ class OnlineDamagedError(OnlineStoreError):
         others = f", and {len(self.keys) - 1} more keys" if len(self.keys) > 1 else ""
         super().__init__(
             f"{where} is damaged: what it holds under {self.keys[0]!r}{others} is not what was written. Nothing was removed; "
-            "run featurestore materialize --full, which writes records anew. Where that fails too, restore it from a copy, or "
+            "run featurestore materialize --full, which writes anew what is damaged of views and push sources. Where that fails too, restore it from a copy, or "
             "empty it and run featurestore materialize, which makes everything in it anew"
         )
 

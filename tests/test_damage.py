@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from featurestore import FeatureStore
 from featurestore.errors import OnlineDamagedError
+from featurestore.online.value_checksums import MARK
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.documents import resolved_view
 from tests.draws import long
@@ -61,3 +63,42 @@ def test_a_damaged_record_is_written_anew(tmp_path: Path, redis_url: str) -> Non
         client.set(other, client.get(one))  # a record under another key
         with pytest.raises(OnlineDamagedError):
             store.get_online_features([{"thing": 2, "scale": 1.0}], "service")
+
+
+@pytest.mark.parametrize("kind", ["lmdb", "redis"])
+def test_a_full_run_goes_on_from_whatever_is_damaged(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Of what says how far a view is; an ordinary run names what to run, where it needs what is damaged."""
+    online = f"lmdb://{tmp_path}/online" if kind == "lmdb" else request.getfixturevalue("redis_url")
+    world = World(tmp_path, online)
+    with world.store as store:
+        world.serve(1)
+        codec = ViewCodec(store.config.project, resolved_view(store.registry.current().document, "view"))
+        stops = {codec.watermark_key, codec.state_key}
+        beside = {
+            codec.lease_key,
+            codec.run_key,
+            codec.chunks_key,
+            codec.key([0]),
+        }  # in LMDB, a record lies beside the lease
+        for key in sorted(stops | beside):
+            _damage(store, key)
+            if key in stops:
+                with pytest.raises(OnlineDamagedError, match="materialize --full"):
+                    store.materialize(progress=False)
+            store.materialize(full=True, progress=False)
+            world.serve(1)
+            assert store.verify(["view"]).ok, key
+        audit = store.audit()
+        assert (audit.skewed, audit.not_audited, audit.damaged) == (0, {}, {})
+
+
+def _damage(store: FeatureStore, key: bytes) -> None:
+    """Put what nobody wrote under a key."""
+    nonsense = MARK + b"not what was written"
+    environment = getattr(store.online, "_environment", None)
+    if environment is None:
+        with redis.Redis.from_url(str(store.config.online)) as client:
+            client.set(key, nonsense)
+    else:
+        with environment.env.begin(write=True) as transaction:
+            transaction.put(key, nonsense, db=environment.keys)

@@ -21,6 +21,7 @@ import orjson
 from featurestore.clock import to_datetime
 from featurestore.errors import FeatureStoreError, MaterializeError, OnlineUnavailableError
 from featurestore.online import Guard, OnlineStore
+from featurestore.online.value_checksums import read_past_damage
 
 LEASE_US = 120_000_000
 """µs for which a run may be silent before another takes its place; a dead process of this machine is replaced at once."""
@@ -146,14 +147,22 @@ class Lease:
             raise
 
     def _take(self) -> None:
-        reading = self._store.get([self._key, *([] if self._run_key is None else [self._run_key])])
-        self._value = reading.values[0]
-        holder = alive_holder(self._value, reading.now)
+        now = self._store.get([]).now
+        self._value, *run_key = self._held()
+        holder = alive_holder(self._value, now)
         if holder is not None:
             raise LeaseTakenError(self._title, holder)
-        self._lets_others = reading.values[1:] not in ([], [None])  # a run that is dead did
+        self._lets_others = run_key not in ([], [None])  # a run that is dead did
         self.write(self._run_over())
         self._lets_others = False
+
+    def _held(self) -> list[bytes | None]:
+        """What the lease holds, and the run key where there may be one. What is damaged is nobody's, and goes: whoever put it there finds it
+        changed, and writes nothing more."""
+        held, damaged = read_past_damage(self._store, [self._key, *([] if self._run_key is None else [self._run_key])])
+        if damaged:
+            self._store.write(dict.fromkeys(damaged))
+        return held
 
     def let_others(self) -> RunKey:
         """A run key, by which other processes write for this run; those that were given before are void."""

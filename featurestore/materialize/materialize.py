@@ -38,6 +38,7 @@ from featurestore.materialize.run_plan import (
     files_in,
     is_unfinished,
     new_files,
+    read_marks,
     records_in,
     source_rows_in,
     state_of,
@@ -151,7 +152,7 @@ def materialize_view(
     """
     codec = ViewCodec(project, view, tagged=store.tagged)
     note = read_note(store, codec)
-    now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+    now, watermark, state, _ = read_marks(store, codec, full=full)
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)
     full = full or is_unfinished(state) or (bool(due) and _are_gone(view, store, codec, state))
@@ -205,7 +206,7 @@ def _planned(
 ) -> PlannedRun:  # fmt: skip
     """What a run over these instants is to do; it is noted in the store that it has begun."""
     view, offline, store, codec = job.view, job.offline, job.store, job.codec
-    (now, (watermark, state)), note = store.get([codec.watermark_key, codec.state_key]), read_note(store, codec)
+    (now, watermark, state, damaged), note = read_marks(store, codec, full=job.full), read_note(store, codec)
     complete, last = unpack_watermark(watermark), instants[-1]
     if complete[:1] != (last,) if again else complete and complete[0] >= last:
         raise MaterializeError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
@@ -225,7 +226,8 @@ def _planned(
         unmet, source_rows,
     )  # fmt: skip
     plan = replace(plan, digest=run_digest(plan, offline))
-    begun: dict[bytes, bytes | None] = {}  # what whoever comes after this run is to know, if it is killed
+    # What whoever comes after this run is to know, if it is killed. A watermark that was taken for gone must not be found whole again.
+    begun: dict[bytes, bytes | None] = dict.fromkeys(damaged)
     if state is not None:
         begun[codec.state_key] = begun_state(state, full=job.full)
     done = noted(note)

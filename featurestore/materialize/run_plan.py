@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
 from featurestore.declare.sources import FileSource
 from featurestore.materialize.kernel import Changes, RunInstants
+from featurestore.online import OnlineStore
+from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.expected import UnmetRows
@@ -76,6 +79,28 @@ class PlannedRun:
     def complete_after(self) -> tuple[int, ...]:
         """What is complete once it is done, newest first."""
         return self.complete if self.again else (*reversed(self.instants), *self.complete)
+
+
+class ViewMarks(NamedTuple):
+    """What the online store says of a view version at `now` (µs, by its clock): its watermark, and what the last run left. damaged: the keys
+    of those that are not what was written, and are taken for gone."""
+
+    now: int
+    watermark: bytes | None
+    state: bytes | None
+    damaged: frozenset[bytes] = frozenset()
+
+
+def read_marks(store: OnlineStore, codec: ViewCodec, *, full: bool) -> ViewMarks:
+    """What there is of a view version. full: for a run that writes everything anew, whatever there was; for any other one what is damaged
+    is OnlineDamagedError."""
+    keys = [codec.watermark_key, codec.state_key]
+    if not full:
+        now, (watermark, state) = store.get(keys)
+        return ViewMarks(now, watermark, state)
+    now = store.get([]).now
+    (watermark, state), damaged = read_past_damage(store, keys)
+    return ViewMarks(now, watermark, state, damaged)
 
 
 def state_of(plan: PlannedRun, keys: int, rows: int, records: int) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from featurestore.declare.push import KNOWN_AT
 from featurestore.lazy import pa, pc
 from featurestore.online import OnlineStore
+from featurestore.online.value_checksums import read_past_damage
 from featurestore.push.merge_rows import LoggedRow, PushedView, read_rows
 from featurestore.push.rebuild_records import folded_records
 from featurestore.semantics.view import ResolvedView
@@ -83,11 +84,13 @@ class Applying:
         merged = [key for key in {**added, **gone} if view.exact or key not in gone]
         columns = [[key[i] for key in merged] for i in range(len(view.view.keys))]
         stored = view.keys.keys_of(columns, len(merged))
-        held = self._store.get(stored).values
+        held, damaged = read_past_damage(self._store, stored)
         puts: Puts = {
             place: view.records.changed(record, added.get(key, ()), gone.get(key, ()))
             for place, record, key in zip(stored, held, merged, strict=True)
+            if place not in damaged
         }
+        anew += [key for place, key in zip(stored, merged, strict=True) if place in damaged]
         if anew:
             puts |= dict.fromkeys(map(view.keys.key, anew), view.records.emptied(upto))
             puts |= dict(folded_records(view, self._offline, upto=upto, keys=anew))

@@ -16,9 +16,10 @@ from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.lazy import pa, pc
 from featurestore.online import Guard, OnlineStore
 from featurestore.online.source_state import NEVER, SourceState, state_key
+from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, pack_watermark, source_prefix
 from featurestore.push.apply_log import Applying, missing_rows
-from featurestore.push.deduplicate import Identity, KnownIdentities, digests_of, identity_keys, next_version
+from featurestore.push.deduplicate import IDENTITY, Identity, KnownIdentities, digests_of, identity_keys, next_version
 from featurestore.push.merge_rows import PushedView
 from featurestore.semantics.rows import counts_from
 from featurestore.semantics.values import instants
@@ -92,6 +93,20 @@ class LockedState:
         """The state online, and the clock's instant (µs) at which it was so."""
         now, (self.held,) = self._store.get([self.key])
         return SourceState.unpack(self.held), now
+
+    def drop_damaged(self, applied: AppliedSource) -> None:
+        """Take away watermarks that are damaged. Where the state is, or what is remembered of a row, all that stands on it goes: then it is as
+        in a store that was emptied, where the log says it again and every view is filled anew."""
+        marks = [self.codec(view).watermark_key for view in (*applied.views, *applied.left)]
+        every = [self.key, *marks, *applied.gone()]
+        _, damaged = read_past_damage(self._store, every)
+        remembered = self.prefix + IDENTITY
+        if self.key in damaged or any(read_past_damage(self._store, keys)[1] for keys in self._store.scan(remembered)):
+            self._store.write(dict.fromkeys(every))  # first: where there is no state, what is remembered is made anew
+            for keys in self._store.scan(remembered):
+                self._store.write(dict.fromkeys(keys))
+        elif damaged:
+            self._store.write(dict.fromkeys(damaged))
 
     def swap(self, puts: Puts, after: SourceState) -> None:
         """Write, where the state is still the one that was read when the log was locked."""

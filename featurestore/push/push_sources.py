@@ -182,12 +182,13 @@ class Pushing:
         return submit() if few else await loop.run_in_executor(None, submit)
 
     def fill(self, view: ResolvedView, *, full: bool) -> list[Run]:
-        """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left."""
+        """Make a view over pushed rows complete online: all of it where it never was, else what a dead pusher left. full: all of it, whatever
+        is damaged there."""
         assert isinstance(view.source, PushSource)
         pusher, codec = self._pusher(view.source.name), ViewCodec(self._project, view, tagged=self._store.tagged)
-        reading = self._store.get([codec.watermark_key])
+        reading = self._store.get([] if full else [codec.watermark_key])
         self._offline.note(view.source, now=reading.now)
-        if reading.values[0] is not None and not full:
+        if not full and reading.values[0] is not None:
             pusher.repair()
             return []
         began, instant = time.perf_counter(), reading.now
@@ -198,7 +199,7 @@ class Pushing:
             instant = upto
             return {codec.watermark_key: pack_watermark([upto])}
 
-        keys = again(lambda: pusher.fill(view, publish))
+        keys = again(lambda: pusher.fill(view, publish, past_damage=full))
         seconds = time.perf_counter() - began
         return [
             Run(

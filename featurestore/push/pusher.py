@@ -222,14 +222,20 @@ class Pusher:
         finally:
             self._batch_lock.release()
 
-    def fill(self, view: ResolvedView, publish: Callable[[int], Puts], batch: int = 4_000) -> int:
+    def fill(
+        self, view: ResolvedView, publish: Callable[[int], Puts], batch: int = 4_000, *, past_damage: bool = False
+    ) -> int:
         """Make every record of a view version from the log, and publish it in one step; the number of keys.
 
-        publish: what to write last, for the instant that the records are true for. Pushes wait meanwhile, lookups do not.
+        publish: what to write last, for the instant that the records are true for. Pushes wait meanwhile, lookups do not. past_damage: what
+        is damaged of what the store says of the source goes first, and views that were complete by it are to be filled again.
         """
         with self.alone(f"filling view '{view.name}'"):
+            applied = self._applied()
+            if past_damage:
+                self._state.drop_damaged(applied)
             state, now = self._state.read()
-            state = self._state.caught_up(self._applied(), state, now)
+            state = self._state.caught_up(applied, state, now)
             upto = max(state.complete, now)
             state = state._replace(applied=upto, confirmed=upto)
             self._state.swap({}, state)  # before records of that instant are there to be looked up

@@ -576,3 +576,53 @@ def test_taking_back_beside_another_pusher_that_changes_the_state(tmp_path: Path
         pusher = pusher_over(store, Meddled(store.online, {1: lambda: write_state(store, other)}))._pusher("swipes")
         said = raised(OnlineStoreError, lambda: pusher.take_back(lambda _: tmp_path / "taken.parquet", ahead=0))
         assert "another pusher changed its state" in said
+
+
+# --- what the store holds is not what was written -----------------------------------------------------------------
+
+
+def damage(store: FeatureStore, key: bytes) -> None:
+    environment = store.online._environment  # type: ignore[attr-defined]
+    with environment.env.begin(write=True) as transaction:
+        transaction.put(key, MARK + b"not what was written", db=environment.keys)
+
+
+def test_a_damaged_record_is_folded_anew_by_the_next_push_to_its_key() -> None:
+    """A batch that was logged could not be applied else, and nothing more could be pushed."""
+    with opened(view_over()) as (store, clock):
+        own(store).push([row(1, x=2.0), row(2, thing=2)])
+        place = own(store)._state.codec(store._project.registry.current().view("view")).key((1,))
+        damage(store, place)
+        assert own(store).push([row(3, x=5.0), row(4, thing=3)]) == (2, 0, 0)
+        assert served(store, 1, 2, 3)["view__total"] == [7.0, 1.0, 1.0]
+        damage(store, place)
+        clock.advance(timedelta(seconds=1))
+        assert own(store).push(row(1, x=3.0)) == (1, 0, 0)
+        assert served(store, 1)["view__total"] == [8.0]
+
+
+@pytest.mark.parametrize("what", ["watermark", "state", "identity"])
+def test_a_full_run_goes_on_from_what_is_damaged(what: str) -> None:
+    """Of a source: the ordinary run says so, and what was pushed before is known again and changes nothing."""
+    with opened(view_over(), view_over(name="beside", features=PLAIN)) as (store, clock):
+        pushed = [row(1, x=2.0), row(2, thing=2), row(3, x=5.0)]
+        own(store).push(pushed)
+        before = served(store, 1, 2, 3)
+        current = store._project.registry.current()
+        prefix = source_prefix(store.config.project, "swipes") + IDENTITY
+        keys = {
+            "watermark": own(store)._state.codec(current.view("view")).watermark_key,
+            "state": state_key(store.config.project, SWIPES),
+            "identity": min(key for keys in store.online.scan(prefix) for key in keys),
+        }
+        damage(store, keys[what])
+        said = raised(OnlineStoreError, lambda: own(store).push(pushed))
+        assert "materialize --full" in said
+        if what != "identity":
+            assert said.startswith(raised(OnlineStoreError, lambda: store.materialize(progress=False)))
+        assert {run.view for run in store.materialize(full=True, progress=False)} == {"view", "beside"}
+        assert own(store).push(pushed) == (0, 3, 0)
+        assert served(store, 1, 2, 3) == before
+        clock.advance(timedelta(seconds=1))
+        assert own(store).push(row(1, x=1.0)) == (1, 0, 0)
+        assert served(store, 1, 2)["view__total"] == [6.0, 1.0]

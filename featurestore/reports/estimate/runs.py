@@ -10,7 +10,7 @@ from typing import NamedTuple
 from featurestore.declare.sources import FileSource
 from featurestore.errors import FeatureStoreError
 from featurestore.materialize.records import RecordQuery, collect
-from featurestore.materialize.run_plan import new_files
+from featurestore.materialize.run_plan import new_files, read_marks
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
 from featurestore.project import Project
 from featurestore.query.changed_keys import all_keys_sql
@@ -67,7 +67,7 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
     if not first:
         store = project.online
         codec, tagged = ViewCodec(project.config.project, view, tagged=store.tagged), store.tagged
-        now, (watermark, state) = store.get([codec.watermark_key, codec.state_key])
+        now, watermark, state, _ = read_marks(store, codec, full=full)
     complete = unpack_watermark(watermark)
     sized = SizedSources.of([view], offline, offline.listing(view.source, files))
     asked = _asked_of_runs(view, files, sized, Online(now, complete, state), full=full)
