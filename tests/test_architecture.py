@@ -17,7 +17,7 @@ import featurestore
 ROOT = Path(featurestore.__file__).parent
 FLOORS = [
     {
-        "errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines", "number_texts",
+        "errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines", "number_texts", "plurals",
         "typed_texts",
     },
     {"durable"},

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -233,9 +237,49 @@ def test_the_command_line_lists_shows_replays_and_discards(tmp_path: Path) -> No
     assert limit(100).title in run("show", "pushed")[1]
     code, told = run("replay", "pushed")
     assert code == 3
-    assert told.startswith("0 rows pushed, 1 stay in quarantine\n")
-    assert run("discard", "pushed", str(found["id"])) == (0, "1 rows erased\n")
+    assert told.startswith("0 rows pushed, 1 stays in quarantine\n")
+    assert run("discard", "pushed", str(found["id"])) == (0, "1 row erased\n")
     assert run("show", "pushed") == (0, "Every row of pushed meets what is expected of it.\n")
+
+
+def test_all_of_quarantine_is_erased_only_where_somebody_says_so(tmp_path: Path) -> None:
+    """At a terminal, by an answer; elsewhere by --yes. So is each command that erases what nobody can take back."""
+    folder = tmp_path / "things"
+    with project(folder):
+        pass
+
+    words = ["--repo", str(folder), "quarantine", "discard", "pushed"]
+
+    def run(answer: str = "") -> tuple[int, str]:
+        if answer:
+            return at_a_terminal([sys.executable, "-m", "featurestore", *words], answer)
+        done = CliRunner().invoke(app, words)
+        return done.exit_code, done.output
+
+    assert run() == (1, "Nothing was erased; say --yes.\n")
+    code, told = run("n")
+    assert (code, "Erase the one row of pushed in quarantine, without pushing it? Nothing brings it back." in told) == (
+        1,
+        True,
+    )
+    assert "Nothing was erased." in told
+    code, told = run("y")
+    assert (code, "1 row erased" in told) == (0, True)
+    assert run() == (0, "0 rows erased\n")
+
+
+def at_a_terminal(command: list[str], answer: str) -> tuple[int, str]:
+    """The exit code of a command that is asked a question at a terminal, and all that stands there in the end."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, close_fds=True)
+    os.close(its)
+    told = b""
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        terminal.write(f"{answer}\n".encode())
+        with suppress(OSError):  # nobody is there any more
+            while piece := terminal.read(4096):
+                told += piece
+    return process.wait(600), told.decode()
 
 
 def test_quarantine_is_backed_up_and_restored(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import AsJson, add_to, opened, place_of
+from featurestore.cli.asking import MOST_ASKED, Yes, ask_for_all
 from featurestore.cli.output import print_json, print_table
 from featurestore.cli.replayed import print_replayed
 from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.clock import to_datetime
+from featurestore.plurals import plural
 
 if TYPE_CHECKING:
     from featurestore.streams.poison import PoisonMessage
@@ -134,16 +136,23 @@ def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: As
     """
     with opened(context) as store:
         done = store.replay_poison(source, ids)
-    print_replayed(done, things="messages", refused_as="refused again", as_json=as_json)
+    print_replayed(done, thing="message", refused_as=("refused again", "refused again"), as_json=as_json)
 
 
-def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:
-    """Forget messages that were kept aside, without pushing them.
+def _discard(context: typer.Context, source: Source, ids: Ids = None, yes: Yes = False) -> None:
+    """Forget messages that were kept aside, without pushing them; all of them only where a person or --yes says so.
 
     Example: featurestore poison discard swipes 3 4
+    Example: featurestore poison discard swipes --yes
     """
     with opened(context) as store:
-        typer.echo(f"{store.discard_poison(source, ids)} messages forgotten")
+        chosen = ids or None
+        if chosen is None and not yes:
+            chosen = [message.id for message in store.poison(source, most=MOST_ASKED)]
+            if chosen:
+                ask_for_all(chosen, "message", "Forget", f"of {source} kept aside", otherwise="Nothing was forgotten")
+        count = store.discard_poison(source, chosen)
+    typer.echo(f"{count} {plural(count, 'message')} forgotten")
 
 
 for command in (_list, _replay, _discard):

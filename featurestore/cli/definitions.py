@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featurestore.cli.application import AsJson, At, next_step, opened
+from featurestore.cli.asking import Yes, ask
 from featurestore.cli.output import print_found, print_json, print_report, print_table
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def history(context: typer.Context, as_json: AsJson = False) -> None:
 
 def teardown(
     context: typer.Context,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it; without it, nothing is done.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Free everything of the project online and remove all definitions from the registry; sources stay as they are.
@@ -206,8 +207,11 @@ def teardown(
     """
     with opened(context) as store:
         if not yes:
-            typer.echo(f"This removes all of project '{store.config.project}' online; say --yes.", err=True)
-            raise typer.Exit(1)
+            project = store.config.project
+            ask(
+                f"Remove all of project '{project}' online, and all definitions from the registry?",
+                otherwise=f"Nothing of project '{project}' was removed",
+            )
         freed = store.teardown()
     if as_json:
         print_json({"freed": freed})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from featurestore.cli.application import AsJson, opened
+from featurestore.cli.asking import Yes, ask
 from featurestore.cli.output import print_found
 from featurestore.cli.values import json_row
 from featurestore.errors import RequestError
@@ -17,7 +17,7 @@ def forget(
     context: typer.Context,
     entity: Annotated[str, typer.Argument(help="The entity that the key is of.")],
     key: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="A value for each of its key columns.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do it, and do not ask.")] = False,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go; nothing is done.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -43,10 +43,5 @@ def forget(
             print_found(store.forget(entity, asked, dry_run=True), as_json=as_json)
             if dry_run:
                 return
-            if not (sys.stdin.isatty() and sys.stdout.isatty()):
-                typer.echo("Nothing was forgotten; say --yes.", err=True)
-                raise typer.Exit(1)
-            if not typer.confirm("Forget this key? Nothing brings it back.", err=True):
-                typer.echo("Nothing was forgotten.", err=True)
-                raise typer.Exit(1)
+            ask("Forget this key? Nothing brings it back.", otherwise="Nothing was forgotten")
         print_found(store.forget(entity, asked, dry_run=dry_run), as_json=as_json)

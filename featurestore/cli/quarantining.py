@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from featurestore.cli.application import AsJson, add_to, opened
+from featurestore.cli.asking import MOST_ASKED, Yes, ask_for_all
 from featurestore.cli.output import print_found, print_json, print_table
 from featurestore.cli.replayed import print_replayed
+from featurestore.plurals import plural
 
 quarantine = typer.Typer(
     name="quarantine",
@@ -71,16 +73,23 @@ def _replay(context: typer.Context, source: Source, ids: Ids = None, as_json: As
     """
     with opened(context) as store:
         done = store.replay_quarantined(source, ids)
-    print_replayed(done, things="rows", refused_as="stay in quarantine", as_json=as_json)
+    print_replayed(done, thing="row", refused_as=("stays in quarantine", "stay in quarantine"), as_json=as_json)
 
 
-def _discard(context: typer.Context, source: Source, ids: Ids = None) -> None:
-    """Erase rows that were kept aside, without pushing them.
+def _discard(context: typer.Context, source: Source, ids: Ids = None, yes: Yes = False) -> None:
+    """Erase rows that were kept aside, without pushing them; all of them only where a person or --yes says so.
 
     Example: featurestore quarantine discard swipes 1767225600000000
+    Example: featurestore quarantine discard swipes --yes
     """
     with opened(context) as store:
-        typer.echo(f"{store.discard_quarantined(source, ids)} rows erased")
+        chosen = ids or None
+        if chosen is None and not yes:
+            chosen = [row.id for row in store.quarantined_rows(source, most=MOST_ASKED) if row.id is not None]
+            if chosen:
+                ask_for_all(chosen, "row", "Erase", f"of {source} in quarantine", otherwise="Nothing was erased")
+        count = store.discard_quarantined(source, chosen)
+    typer.echo(f"{count} {plural(count, 'row')} erased")
 
 
 for command in (_list, _show, _replay, _discard):

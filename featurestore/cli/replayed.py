@@ -10,15 +10,18 @@ import typer
 from featurestore.cli.application import FOUND
 from featurestore.cli.output import print_json
 from featurestore.errors import PushError
+from featurestore.plurals import plural
 
 if TYPE_CHECKING:
     from featurestore.push.pushed import Pushed
 
 
-def print_replayed(done: Mapping[int, Pushed | PushError], *, things: str, refused_as: str, as_json: bool) -> None:
+def print_replayed(
+    done: Mapping[int, Pushed | PushError], *, thing: str, refused_as: tuple[str, str], as_json: bool
+) -> None:
     """Print what became of each, by its id; exit code 3 where one was refused.
 
-    things: what they are, in the plural. refused_as: what is said of those that are refused.
+    thing: what one is called. refused_as: what is said of one that is refused, and of several.
     """
     refused = {number: str(one) for number, one in done.items() if isinstance(one, PushError)}
     if as_json:
@@ -28,7 +31,8 @@ def print_replayed(done: Mapping[int, Pushed | PushError], *, things: str, refus
         }
         print_json(told)
     else:
-        typer.echo(f"{len(done) - len(refused)} {things} pushed, {len(refused)} {refused_as}")
+        taken = len(done) - len(refused)
+        typer.echo(f"{taken} {plural(taken, thing)} pushed, {len(refused)} {plural(len(refused), *refused_as)}")
         for number, why in refused.items():
             typer.echo(f"{number}: {why}")
     if refused:
