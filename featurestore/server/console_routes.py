@@ -34,7 +34,16 @@ from featurestore.errors import (
 )
 from featurestore.server.admission import admit_browser
 from featurestore.server.limits import Room, ServerLimits
-from featurestore.server.problems import ERROR, BadRequest, ForeignError, HttpAnswer, LimitError, problem, problem_of
+from featurestore.server.problems import (
+    ERROR,
+    NOBODY_KNOWN,
+    BadRequest,
+    ForeignError,
+    HttpAnswer,
+    LimitError,
+    problem,
+    problem_of,
+)
 from featurestore.server.received import received
 from featurestore.server.request_ids import request_id_of
 from featurestore.store import FeatureStore
@@ -212,7 +221,7 @@ class ConsoleRoutes:
     def _unknown(self, scope: Scope, error: AccessUnavailableError, prefix: str, *, then: str) -> HttpAnswer:
         """The form, where nobody can look up who asks. Nobody is let in, and so nobody is told what is away, or where."""
         scope[ERROR] = error
-        again = problem_of(error, LOGIN)
+        again = problem_of(error, LOGIN, request_id_of(scope))
         form = self._form(prefix, then=then, status=again.status, why=NOBODY_KNOWN)
         return form._replace(headers={**form.headers, **again.headers})
 
@@ -232,8 +241,6 @@ class ConsoleRoutes:
 
 
 NOT_KEPT: Mapping[str, str] = {"Cache-Control": "no-store"}
-
-NOBODY_KNOWN = "Who has which key cannot be looked up just now. Try again in a moment"
 
 UNREADABLE = (RegistryError, OnlineStoreError, LogError, OSError)
 """Errors of what a page is made of: something that lies elsewhere is away, locked, damaged, or may not be read. The server goes on."""

@@ -113,8 +113,8 @@ def refusal_reason(error: Exception) -> str | None:
 FULL_RETRY_SECONDS = 60
 """Seconds after which whoever was refused since the disk is full may ask again."""
 
-FULL_LOG_SECONDS = 60.0
-"""Seconds between two lines in the log that say so."""
+UNTOLD_LOG_SECONDS = 60.0
+"""Seconds between two lines in the log that say the same of what clients are not told."""
 
 FULL_TITLE = "The server's disk is full"
 FULL_DETAIL = "The server has no room to write. Send the same request again later"
@@ -122,21 +122,27 @@ FULL_DETAIL = "The server has no room to write. Send the same request again late
 _LOGGER = logging.getLogger("featurestore.server")
 
 
-class FullLog:
-    """Tells whoever runs the server where there is no room; not each time."""
+class UntoldLog:
+    """Tells whoever runs the server what its clients are not told, such as a path; not each time. what: why requests are refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._told: float | None = None
 
-    def tell(self, error: Exception) -> None:
+    def tell(self, error: Exception, request_id: str | None) -> None:
         """A line in the log, unless there was one just now."""
         now = time.monotonic()
-        if self._told is None or now - self._told >= FULL_LOG_SECONDS:
+        if self._told is None or now - self._told >= UNTOLD_LOG_SECONDS:
             self._told = now
-            _LOGGER.error("The disk is full, and requests are refused for it: %s", error)
+            said = "%s, and requests are refused for it: %s"
+            _LOGGER.error(said, self._what, error, extra={"request_id": request_id})
 
 
-_full_log = FullLog()
+_full_log = UntoldLog("The disk is full")
+_access_log = UntoldLog("Who asks cannot be looked up")
+
+NOBODY_KNOWN = "Who has which key cannot be looked up just now. Try again in a moment"
+"""What whoever was not let in is told then: not what is away, nor where. The server's log has that."""
 
 
 EXAMPLE_ID = "6f0c6a6f0b9d4cf1a3c4b8a1d6f0e9b2"
@@ -258,14 +264,18 @@ def problem_of(error: Exception, path: str, request_id: str | None = None) -> Ht
         return problem(error.status, error.title, str(error), kind=error.kind, path=path, more=more)
     more |= {"kept": error.kept} if isinstance(error, FeatureStoreError) and error.kept is not None else {}
     if came_of_full(error):
-        _full_log.tell(error)
+        _full_log.tell(error, request_id)
         again = {"Retry-After": str(FULL_RETRY_SECONDS)}
         return problem(507, FULL_TITLE, FULL_DETAIL, kind="disk-full", path=path, headers=again, more=more)
+    detail = str(error)
+    if isinstance(error, AccessUnavailableError):
+        _access_log.tell(error, request_id)
+        detail = NOBODY_KNOWN
     for kind, status, title in STATUS:
         if isinstance(error, kind):
             name = type(error).__name__.removesuffix("Error")
             more |= {"changes": _changes(error)} if isinstance(error, FingerprintError) else {}
-            return problem(status, title, str(error), kind=name, path=path, headers=_told(error), more=more)
+            return problem(status, title, detail, kind=name, path=path, headers=_told(error), more=more)
     detail = f"{type(error).__name__}; see the server's log"
     return problem(500, "Unexpected error", detail, kind="unexpected", path=path, more=more)
 

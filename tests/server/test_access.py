@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, PushSource
 from featurestore.access.api_keys import create_key, revoke_key
 from featurestore.access.principal import SCOPES
+from featurestore.server import problems
 from featurestore.server.routes import FOREIGN
 from featurestore.types import Float64, String, Timestamp
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey
 from tests.cli.test_commands import run
+from tests.console_pages.test_unreadable import without_registry
 from tests.server.test_http import serving
 
 LOOKUP, PUSH = "/v1/online-features", "/v1/push"
@@ -207,3 +210,27 @@ def test_a_server_without_authentication_listens_on_this_machine_alone(
     words = ["--no-authentication"] if how == "option" else []
     done = run(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0", *words, code=1)
     assert "ConfigError: Authentication is off, and whoever reaches 0.0.0.0 could read and push" in done.stderr
+
+
+def test_whoever_is_not_let_in_is_told_nothing_of_what_is_away(
+    store: FeatureStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where keys cannot be looked up: the kind and the request's id, on every route; the server's log has the rest."""
+    monkeypatch.setattr(problems, "_access_log", problems.UntoldLog("Who asks cannot be looked up"))
+    headers = key(store, "reader", "read")
+    with without_registry(store, "text"), serving(store, authentication=True, console=True) as client:
+        with caplog.at_level(logging.ERROR, "featurestore.server"):
+            answers = [
+                client.post(LOOKUP, json=lookup(), headers=headers),
+                client.get("/v1/views", headers=headers),
+                client.get("/ui/catalog", params={"format": "json"}, headers=headers),
+                client.get("/metrics", headers=headers),
+            ]
+    for answer in answers:
+        told = answer.json()
+        assert (answer.status_code, told["type"]) == (503, "urn:featurestore:AccessUnavailable")
+        assert told["request_id"] == answer.headers["x-request-id"]
+        assert str(tmp_path) not in answer.text
+    (line,) = [record for record in caplog.records if record.name == "featurestore.server"]
+    assert str(tmp_path) in line.getMessage()
+    assert vars(line)["request_id"] == answers[0].headers["x-request-id"]

@@ -29,7 +29,7 @@ def no_room() -> Iterator[None]:
 
 def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is told to come again and no path, the log where there is no room, once; later all is as before."""
-    monkeypatch.setattr(problems, "_full_log", problems.FullLog())
+    monkeypatch.setattr(problems, "_full_log", problems.UntoldLog("The disk is full"))
     (tmp_path / "featurestore.toml").write_text('project = "p"\ndefinitions = []\n')
     schema = {"thing": String, "at": Timestamp, "x": Float64}
     source = PushSource("s", schema=schema, event_time="at", lateness="36500d")
