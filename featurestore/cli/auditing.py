@@ -11,6 +11,7 @@ import typer
 from featurestore.cli.application import FOUND, AsJson, At, opened
 from featurestore.cli.output import print_found
 from featurestore.cli.values import instant, since_of
+from featurestore.durable.disk import write_file
 
 
 def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -59,9 +60,9 @@ def audit(  # noqa: PLR0913, PLR0917 - one parameter an option
             ended = instant(at, "--at") + timedelta(microseconds=1)  # what was served then is over
         against = None if manifest is None else store.load_manifest(manifest)
         found = store.audit(since=since_of(since), until=ended, service=service, against=against)
+    print_found(found, as_json=as_json)  # which is there where the page cannot be written
     if html is not None:
-        html.write_text(found.to_html(), encoding="utf-8")
-    print_found(found, as_json=as_json)
+        write_file(html, found.to_html())
     reasons = found.reasons_to_stop(1 if minimum_compared is None else minimum_compared) if fail_on_skew else []
     for reason in reasons:
         typer.echo(f"The audit stops here: {reason}", err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from featurestore.cli.application import opened
+from featurestore.durable.disk import write_file
 from featurestore.errors import ConfigError
 
 
@@ -38,6 +39,6 @@ def export_feast(
         raise ConfigError(f"{folder / there[0]} exists already; --force writes over it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_file(folder / name, text)
     typer.echo(f"Wrote {' and '.join(texts)} into {folder}.")
     typer.echo(f"Next, where Feast is installed: feast --chdir {folder} apply")

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from featurestore.clock import to_datetime, wall_clock
+from featurestore.durable.disk import write_file
 from featurestore.errors import ConfigError
 
 FILES = {
@@ -37,13 +38,21 @@ def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder 
         raise ConfigError(f"{folder / there[0]} exists already; init writes into a folder without one")
     (folder / "data").mkdir(parents=True, exist_ok=True)
     shop = resources.files("featurestore.cli").joinpath("shop")
-    for name, copied in FILES.items():
-        (folder / name).write_bytes(shop.joinpath(copied).read_bytes())
-    configuration = (folder / "featurestore.toml").read_text(encoding="utf-8")
-    (folder / "featurestore.toml").write_text(configuration.replace("{project}", _project(folder)), encoding="utf-8")
-    (folder / CARTS).write_text(_carts(), encoding="utf-8")
+    contents: dict[str, str | bytes] = {name: shop.joinpath(copied).read_bytes() for name, copied in FILES.items()}
+    configuration = shop.joinpath(FILES["featurestore.toml"]).read_text(encoding="utf-8")
+    contents["featurestore.toml"] = configuration.replace("{project}", _project(folder))
+    contents[CARTS] = _carts()
     if not (folder / ".gitignore").exists():
-        (folder / ".gitignore").write_text(".featurestore/\n", encoding="utf-8")
+        contents[".gitignore"] = ".featurestore/\n"
+    made: list[Path] = []
+    try:
+        for name, content in contents.items():
+            write_file(folder / name, content)
+            made.append(folder / name)
+    except OSError:  # a part of a repository is none, and would be in the way of the next attempt
+        for path in made:
+            path.unlink()
+        raise
     typer.echo(f"Wrote {', '.join([*written, '.gitignore'])} into {folder}.")
     typer.echo(f"Next: cd {shlex.quote(str(folder))} && featurestore plan")
 

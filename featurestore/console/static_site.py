@@ -12,6 +12,7 @@ from featurestore.console.pages.catalog import entries
 from featurestore.console.readable_store import ReadableStore
 from featurestore.console.rendering import PageFrame
 from featurestore.console.site_map import PAGES
+from featurestore.durable.disk import write_file
 from featurestore.errors import ConfigError
 from featurestore.store import FeatureStore
 
@@ -46,9 +47,9 @@ def build(store: FeatureStore, folder: Path) -> int:
             )
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_file(path, content, lasting=False)  # pages are many, and made again in a moment
         written.add(path)
-    (folder / MARK).write_text("featurestore docs build writes this folder anew\n")
+    write_file(folder / MARK, "featurestore docs build writes this folder anew\n")
     for path in [*folder.glob("*/*.html"), *folder.glob("files/*")] if is_ours else []:
         if path not in written and not path.parent.is_symlink():
             path.unlink()

@@ -8,6 +8,8 @@ import os
 import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featurestore.errors import LogError
@@ -54,19 +56,53 @@ def open_file(path: Path, *, create: bool = False) -> int:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Put a file in the place of another at once: a reader, and a crash, find the old one or the new one, whole."""
+    """Put a file in the place of another at once: a reader, and a crash, find the old one or the new one, whole; an error the old one."""
+    with replacing(path, content):
+        pass
+
+
+@contextmanager
+def replacing(path: Path, content: bytes, *, lasting: bool = True, mode: int = 0o644) -> Iterator[None]:
+    """`replace` once what is done meanwhile is done, for which there is room by then. lasting: whether it is on the disk when this ends.
+    mode: of the file, less what the umask takes."""
     partial = path.with_name(path.name + ".partial")
-    _write_whole(partial, content)
-    partial.rename(path)
-    sync_folder(path.parent)
+    try:
+        _write_whole(partial, content, lasting=lasting, mode=mode)
+        yield
+        partial.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    if lasting:
+        sync_folder(path.parent)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Make a file of these bytes, which are on the disk when this returns."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+def write_file(path: Path, content: str | bytes, *, lasting: bool = True) -> None:
+    """Write a file that somebody named, in the place of one that was there: all of it, or nothing. What is there and is no file, such as
+    /dev/stdout, is written to, and of a link what it leads to. OSError, with the path. lasting: as of `replacing`."""
+    data = content.encode() if isinstance(content, str) else content
+    place = path.resolve() if path.is_symlink() else path
+    try:
+        if place.exists() and not place.is_file():
+            place.write_bytes(data)
+            return
+        if not place.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {place.parent}", str(path))
+        with replacing(place, data, lasting=lasting, mode=0o666):
+            pass
+    except OSError as error:
+        error.filename = str(path)  # and not what is written beside it
+        raise
+
+
+def _write_whole(path: Path, content: bytes, *, lasting: bool = True, mode: int = 0o644) -> None:
+    """Make a file of these bytes. lasting: they are on the disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(descriptor, content, 0)
-        sync(descriptor)
+        if lasting:
+            sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -77,8 +113,8 @@ def put_new(path: Path, content: bytes) -> None:
     On a file system without hard links, the last wins.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    _write_whole(partial, content)
     try:
+        _write_whole(partial, content)
         os.link(partial, path)
     except FileExistsError:
         pass

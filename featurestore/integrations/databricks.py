@@ -20,6 +20,7 @@ import numpy as np
 from featurestore.declare.durations import show_duration
 from featurestore.declare.problems import shown
 from featurestore.declare.views import FeatureView, Selection
+from featurestore.durable.disk import write_file
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.integrations.rows import called, names_of, pandas_of, taken
 from featurestore.lazy import pa, pd
@@ -147,7 +148,7 @@ class TrainingSet:
     def save_feature_spec(self, folder: str | Path) -> Path:
         """Write `feature_spec` into a folder, as JSON, which is YAML."""
         path = writable_target(Path(folder) / SPEC_FILE, SPEC_FILE)
-        path.write_text(json.dumps(self.feature_spec(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(self.feature_spec(), indent=2, ensure_ascii=False) + "\n")
         return path
 
     def _is_included(self, name: Any) -> bool:

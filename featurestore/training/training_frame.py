@@ -23,7 +23,7 @@ from featurestore.declare.frames import own_cells
 from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url, no_path
 from featurestore.durable.checksums import signed
-from featurestore.durable.disk import sync, sync_folder
+from featurestore.durable.disk import replacing, sync, sync_folder, write_file
 from featurestore.durable.disk import told as os_words
 from featurestore.durable.parquet import local, storable, storable_schema
 from featurestore.durable.temporary import TemporaryFolder
@@ -257,11 +257,11 @@ class TrainingFrame:
         partial = target.with_name(target.name + ".partial")
         try:
             told = self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
-            partial.replace(target)
+            with replacing(manifest_beside(target), _manifest_text(self.manifest).encode(), mode=0o666):
+                partial.replace(target)
         finally:
             if partial.exists():
                 partial.unlink()
-        write_manifest(target, self.manifest)
         return told
 
     def _put_in_store(self, url: str, group_rows: int | None) -> Told | None:
@@ -453,4 +453,8 @@ def enter(
 
 def write_manifest(target: Path, manifest: dict[str, Any]) -> None:
     """Write a frame's manifest beside it."""
-    manifest_beside(target).write_text(json.dumps(signed(manifest), indent=2) + "\n")
+    write_file(manifest_beside(target), _manifest_text(manifest))
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    return json.dumps(signed(manifest), indent=2) + "\n"
