@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
@@ -71,16 +71,36 @@ def make_plan(
 
 
 def resolve_views(catalog: Catalog, offline: Offline, applied: Document) -> dict[str, ResolvedView]:
-    """Every view of the catalog, by name, over its source's real columns; errors name the file too."""
-    resolved = {}
+    """Every view of the catalog, by name, over its source's real columns; errors name the file too. Where there are several, one tells them
+    all, and which views are as they should be."""
+    resolved, wrong = {}, dict[str, DeclarationError | SourceError]()
     for name, view in catalog.views.items():
         before = applied["views"].get(name)
-        raw = RawColumns.named_as(offline.raw_types(view.source), {} if before is None else before["raw"])
+        try:
+            raw = RawColumns.named_as(offline.raw_types(view.source), {} if before is None else before["raw"])
+        except (DeclarationError, SourceError) as error:
+            wrong.setdefault(str(error), error)
+            continue
         try:
             resolved[name] = resolve(view, raw)
         except (DeclarationError, SourceError) as error:
-            raise error.saying(f"{error} [{_read_from(view.source, offline)}]") from None
+            told = f"{error} [{_read_from(view.source, offline)}]"
+            wrong.setdefault(told, error.saying(told))
+    if wrong:
+        raise _all_that_is_wrong(wrong, resolved) from None
     return resolved
+
+
+def _all_that_is_wrong(
+    wrong: Mapping[str, DeclarationError | SourceError], right: Collection[str]
+) -> DeclarationError | SourceError:
+    """One error that tells several, by their texts; the first of them where there is only one. right: the views of which none is."""
+    first, *others = wrong.values()
+    if not others:
+        return first
+    beside = f"\nNothing is wrong with {', '.join(sorted(right))}" if right else ""
+    listed = "\n".join(f"- {text}" for text in wrong)
+    return first.saying(f"{len(wrong)} things are wrong with sources or views:\n{listed}{beside}")
 
 
 def _read_from(source: Source, offline: Offline) -> str:

@@ -30,6 +30,7 @@ from featurestore.semantics.sql import floor_div
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
+from featurestore.sources.source_files import NoFileError
 from featurestore.sources.unreadable import engine_words
 
 SAMPLE_ROWS = 500_000
@@ -159,15 +160,24 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
             try:
                 total, kept = _measure(session, readers[0])
                 if kept:
-                    of = f"{total:,} rows" if kept == total else f"{kept:,} of {total:,} rows, a sample"
+                    of = (
+                        f"{total:,} rows"
+                        if kept == total
+                        else f"{kept:,} of {total:,} rows, a sample"
+                    )
                     yield from (Notice("views", view.name, _age(session, view, of)) for view in readers)
                     yield from (Notice("sources", name, text, act=True) for text in _loads(session, source))
                     for view in readers:
                         yield from _expired(session, view, total, now)
                 yield from (Notice("sources", name, text) for text in _after_cutover(session, source, offline))
                 yield from (Notice("sources", name, text) for text in _unseen(source, offline))
+            except NoFileError:
+                yield Notice("sources", name, NO_FILE, act=True)
             except duckdb.Error as error:
                 raise SourceError(f"{source.title} cannot be read: {engine_words(error)} ({source.origin})") from error
+
+
+NO_FILE = "it has no file yet, and its columns are those of its schema: training and materialize refuse its views until there is one"
 
 
 def _measure(session: Session, view: ResolvedView) -> tuple[int, int]:

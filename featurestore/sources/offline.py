@@ -10,6 +10,7 @@ from typing import Any
 from featurestore.bound import BoundToProcess
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
+from featurestore.declare.text_sources import TextSource
 from featurestore.durable.disk import told
 from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.durable.temporary import TemporaryFolder
@@ -22,8 +23,8 @@ from featurestore.semantics.sql import quote
 from featurestore.sources.arrivals import Arrivals
 from featurestore.sources.history import check_history
 from featurestore.sources.push_logs import PushLogs
-from featurestore.sources.session import Session, SharedInstance
-from featurestore.sources.source_files import SourceFile, again
+from featurestore.sources.session import Session, SharedInstance, stated_columns
+from featurestore.sources.source_files import NoFileError, SourceFile, again
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import engine_words
 
@@ -155,7 +156,12 @@ class Offline(Sources, BoundToProcess):
         return again(lambda: self._raw_types(source))
 
     def _raw_types(self, source: Source) -> RawColumns:
-        files = self.files(source)
+        try:
+            files = self.files(source)
+        except NoFileError:
+            if isinstance(source, TextSource):  # which says itself what its columns are
+                return stated_columns(source)
+            raise
         self._settled[source.name] = files
         said = (source.derived, getattr(source, "partitions", None), getattr(source, "optional", None), source.known_at)
         key = (source.name, files, repr(said))

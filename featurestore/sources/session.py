@@ -14,6 +14,7 @@ import numpy as np
 
 from featurestore.declare.push import KNOWN_AT, REPLACES, PushSource
 from featurestore.declare.sources import DataFrameSource, FileSource, Source, TableSource, is_url
+from featurestore.declare.text_sources import TextSource
 from featurestore.errors import FilesChangedError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns
@@ -398,6 +399,13 @@ def _derived(source: Source, own: OpenedSource) -> Scan:
     added = ", ".join(f"({normalised(expression)}) AS {quote(name)}" for name, expression in source.derived.items())
     kept = ", ".join([*filter(None, [guarded(columns)]), *own_columns(source), scan.file, scan.row])
     return scan._replace(relation=f"(SELECT *, {added} FROM (SELECT {kept} FROM {scan.relation}))")
+
+
+def stated_columns(source: TextSource) -> RawColumns:
+    """The columns of a source that has no file yet: those of its schema, and those that its folders are said to make."""
+    types = {**source.partitions, **source.declared_types}
+    own = RawColumns({name: of.duckdb for name, of in types.items() if of is not None})
+    return own.with_types(_derived_types(source, own))
 
 
 def _derived_types(source: Source, columns: RawColumns) -> dict[str, str]:

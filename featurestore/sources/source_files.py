@@ -52,6 +52,10 @@ class PlaceError(ValueError):
     """What lies at a place cannot be taken for files of rows; the message says why."""
 
 
+class NoFileError(SourceError):
+    """A source has no file yet, or its path leads nowhere."""
+
+
 class SourceFile(NamedTuple):
     """A file as it was found; its size and time of modification change when its content does."""
 
@@ -96,7 +100,7 @@ class Places:
             gone = next((path for path, file in found.items() if file is None), "")
             if not gone:
                 return tuple(file for file in found.values() if file is not None)
-        raise source_error(source, f"there is no file {gone}{self._begin(source)}")
+        raise _no_file(source, f"there is no file {gone}{self._begin(source)}")
 
     def _now(self, source: Source, file: SourceFile) -> SourceFile | None:
         """A file of this machine as it is now, one of an object store as it was listed; None where it is gone. A table's is what the
@@ -189,7 +193,7 @@ class Places:
             said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
             raise source_error(source, said) from None
         if not matches:
-            raise source_error(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
+            raise _no_file(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
         above = len(str(place / "_")) - 1
         return [SourceFile(match, 0, 0, match[above:]) for match in matches]
 
@@ -199,7 +203,7 @@ class Places:
         except object_stores.ObjectStoreError as error:
             raise source_error(source, str(error)) from error
         if not files:
-            raise source_error(source, f"no {source.FORMAT} file matches {url}")
+            raise _no_file(source, f"no {source.FORMAT} file matches {url}")
         return [SourceFile(file.url, file.size, file.modified, file.url[len(place) + 1 :]) for file in files]
 
     def place(self, source: FileSource) -> str:
@@ -227,6 +231,10 @@ def _is_of_table(source: Source) -> bool:
 def source_error(source: Source, problem: str) -> SourceError:
     """An error about a source's data that says where it was declared."""
     return SourceError(f"{source.title}: {problem} ({source.origin})")
+
+
+def _no_file(source: Source, problem: str) -> NoFileError:
+    return NoFileError(str(source_error(source, problem)))
 
 
 def _status(path: str, name: str) -> SourceFile:
