@@ -52,6 +52,8 @@ import itertools
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
+from featurestore.plurals import plural
+
 __all__ = [
     "AccessError", "AccessUnavailableError", "BackupError", "BrokerError", "BrokerUnavailableError", "ConfigError", "DeclarationError", "DeposedError", "ExpectationError", "FeatureStoreError",
     "FilesChangedError", "FingerprintError", "ForbiddenError", "LogBusyError", "LogDamagedError", "LogError", "LogUnavailableError",
@@ -214,7 +216,7 @@ class OnlineDamagedError(OnlineStoreError):
 
     def __init__(self, where: str, keys: Iterable[bytes]) -> None:
         self.keys = tuple(keys)
-        others = f", and {len(self.keys) - 1} more keys" if len(self.keys) > 1 else ""
+        others = f", and {len(self.keys) - 1} more {plural(len(self.keys) - 1, 'key')}" if len(self.keys) > 1 else ""
         super().__init__(
             f"{where} is damaged: what it holds under {self.keys[0]!r}{others} is not what was written. Nothing was removed; "
             "run featurestore materialize --full, which writes anew what is damaged of views and push sources. Where that fails too, restore it from a copy, or "

@@ -35,6 +35,7 @@ from featurestore.clock import datetime_of
 from featurestore.elsewhere import missing
 from featurestore.lazy import pa
 from featurestore.number_texts import decimal_of
+from featurestore.plurals import plural
 
 JsonValue = Any
 PLAIN = (int, str, float, bytes, list)
@@ -310,7 +311,7 @@ def _accept_decimal(of: FeatureType, value: Any) -> _Decimal:
         return _Decimal((0, (0,), -of.scale))
     shift = int(exponent) + len(written) - len(kept) + of.scale
     if shift < 0:
-        raise ValueError(f"{value!r} has more than {of.scale} decimal places")
+        raise ValueError(f"{value!r} has more than {of.scale} decimal {plural(of.scale, 'place')}")
     if len(kept) + shift > of.precision:
         raise ValueError(f"{value!r} does not fit {of}")
     return _Decimal((sign, tuple(map(int, kept + "0" * shift)), -of.scale))
@@ -325,7 +326,9 @@ def _accept_array(of: FeatureType, value: Any) -> list[Scalar]:
     items = [of.element.accept(item) for item in value]
     if of.length is not None:
         if len(items) != of.length:
-            raise ValueError(f"{len(items)} elements are given, {of} has {of.length}")
+            raise ValueError(
+                f"{len(items)} {plural(len(items), 'element is', 'elements are')} given, {of} has {of.length}"
+            )
         if None in items:
             raise ValueError(f"{of} has no null elements")
     return items

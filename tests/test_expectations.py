@@ -358,7 +358,7 @@ def test_a_source_that_lost_rows_since_the_last_load_publishes_nothing(tmp_path:
     with opened(view_over(write(path, rows(*four)), [RowCount(at_least=0.5, at_most=2)])) as (store, clock):
         assert both(store, thing=[1])["view__rows"] == [2]
         for hour, count, says in (
-            (1, 1, "there are 1 rows, after 4 at the last load"),
+            (1, 1, "there is 1 row, after 4 at the last load"),
             (2, 9, "there are 9 rows, after 4"),
         ):
             clock.set(hours(hour))

@@ -162,7 +162,7 @@ def test_a_column_is_followed_through_functions_and_services_to_serving_and_fram
         in text
     )
     assert "2 requests in the serving log)" in text
-    assert f"(training frame: 1 rows written 2024-05-01T09:00:00.000000Z, fingerprint {fingerprint[:8]})" in text
+    assert f"(training frame: 1 row written 2024-05-01T09:00:00.000000Z, fingerprint {fingerprint[:8]})" in text
 
 
 def test_pushed_rows_come_from_their_history_too(store: FeatureStore) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from featurestore.errors import ConfigError
+from featurestore.plurals import plural
 
 SESSION_SECRET = "FEATURESTORE_SESSION_SECRET"  # noqa: S105 - the name of an environment variable
 """Where several servers behind one address find the secret that they share; else each `featurestore serve` draws its own."""
@@ -42,7 +43,7 @@ class Sessions:
     def __init__(self, secret: str, *, now: Callable[[], float] = time.time) -> None:
         if len(secret) < LEAST_CHARACTERS:
             raise ConfigError(
-                f"{SESSION_SECRET} has {len(secret)} characters, and must have {LEAST_CHARACTERS} at least that nobody can guess"
+                f"{SESSION_SECRET} has {len(secret)} {plural(len(secret), 'character')}, and must have {LEAST_CHARACTERS} at least that nobody can guess"
             )
         self._secret, self._now = secret.encode(), now
 

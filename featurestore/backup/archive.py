@@ -23,6 +23,7 @@ from featurestore.clock import to_datetime
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.durable.disk import sync, sync_folder
 from featurestore.errors import BackupError
+from featurestore.plurals import plural
 
 VERSION = 1
 """The version of the layout above; it is counted up when that changes, and an older program then refuses the backup."""
@@ -134,7 +135,9 @@ class Archive:
                 if mark is None:
                     problems.append(f"'{name}' is not in its manifest")
                 elif (found := _mark(file)) != mark:
-                    problems.append(f"'{name}' is not what was written ({found.bytes} bytes of {mark.bytes})")
+                    problems.append(
+                        f"'{name}' is not what was written ({found.bytes} {plural(found.bytes, 'byte')} of {mark.bytes})"
+                    )
         problems += [f"'{name}' is missing" for name in wanted if _is_plain(name)]
         if problems:
             raise self._damaged("; ".join(problems))

@@ -9,6 +9,7 @@ import typer
 
 from featurestore.cli.application import AsJson, next_step, place_of
 from featurestore.cli.output import print_json
+from featurestore.plurals import plural
 
 
 def backup(
@@ -32,7 +33,9 @@ def backup(
         print_json({"path": str(to), **plain(manifest)})
         return
     said = plain(manifest)
-    typer.echo(f"{manifest} is in {to}: {said['files']} files, {said['bytes']:,} bytes.")
+    typer.echo(
+        f"{manifest} is in {to}: {said['files']} {plural(said['files'], 'file')}, {said['bytes']:,} {plural(said['bytes'], 'byte')}."
+    )
     if not manifest.has_registry:
         typer.echo("The registry and the journal of arrivals are in PostgreSQL: dump them now, by its own pg_dump.")
 
@@ -63,5 +66,5 @@ def restore(
     if restored.settings:
         typer.echo("There was no featurestore.toml; the backup's is there now.")
     if restored.emptied:
-        typer.echo(f"{restored.emptied} keys were deleted online.")
+        typer.echo(f"{restored.emptied} {plural(restored.emptied, 'key was', 'keys were')} deleted online.")
     next_step(context, "materialize")

@@ -11,6 +11,7 @@ import typer
 from featurestore.cli.application import AsJson, At, next_step, opened
 from featurestore.cli.asking import Yes, ask
 from featurestore.cli.output import print_found, print_json, print_report, print_table
+from featurestore.plurals import plural
 
 if TYPE_CHECKING:
     from featurestore.registry.apply import AppliedVersion
@@ -125,7 +126,7 @@ def _print_applied(applied: AppliedVersion) -> None:
     for retired in applied.retired:
         typer.echo(f"Retired {retired.version}.")
     for view, fingerprint, keys in applied.freed:
-        typer.echo(f"Freed {view} {fingerprint[:8]}: {keys} online keys.")
+        typer.echo(f"Freed {view} {fingerprint[:8]}: {keys} online {plural(keys, 'key')}.")
 
 
 def show(
@@ -216,4 +217,4 @@ def teardown(
     if as_json:
         print_json({"freed": freed})
     else:
-        typer.echo(f"Freed {freed} online keys; nothing is applied any more.")
+        typer.echo(f"Freed {freed} online {plural(freed, 'key')}; nothing is applied any more.")

@@ -11,6 +11,7 @@ import typer
 from featurestore.cli.application import AsJson
 from featurestore.cli.output import print_json, print_report
 from featurestore.cli.values import instant
+from featurestore.plurals import plural
 
 
 def import_feast(  # noqa: PLR0913, PLR0917 - each is an option
@@ -59,5 +60,8 @@ def import_feast(  # noqa: PLR0913, PLR0917 - each is an option
             )
         typer.echo(f"Next: featurestore --repo {out} plan")
     if report.unexplained:
-        typer.echo(f"{report.unexplained} values differ for no known cause; see {out / 'README.md'}", err=True)
+        typer.echo(
+            f"{report.unexplained} {plural(report.unexplained, 'value differs', 'values differ')} for no known cause; see {out / 'README.md'}",
+            err=True,
+        )
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ import typer
 from featurestore.cli.application import AsJson, At, add_to, opened
 from featurestore.cli.output import print_json
 from featurestore.cli.streams import outlive_output
+from featurestore.plurals import plural
 
 PORT = 6571
 """Where the console is when nobody says it; the service has the port before it."""
@@ -54,7 +55,7 @@ def build(
     if as_json:
         print_json({"folder": str(folder), "pages": pages})
     else:
-        typer.echo(f"Wrote {pages} pages; the first one is {folder / 'index.html'}.")
+        typer.echo(f"Wrote {pages} {plural(pages, 'page')}; the first one is {folder / 'index.html'}.")
 
 
 docs = typer.Typer(

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.report import UNBOUNDED_COLUMNS, Report, Reported, ReportTable, plain
 
 SHOWN_ROWS = 20
@@ -53,4 +54,7 @@ def print_rows(table: pa.Table) -> None:
     """The first rows of a frame, and how many more there are."""
     shown = rows_of_table(table.slice(0, SHOWN_ROWS))
     print_table(table.column_names, [list(row.values()) for row in shown])
-    typer.echo(f"{table.num_rows} rows" + (f", the first {SHOWN_ROWS} shown" if table.num_rows > SHOWN_ROWS else ""))
+    typer.echo(
+        f"{table.num_rows} {plural(table.num_rows, 'row')}"
+        + (f", the first {SHOWN_ROWS} shown" if table.num_rows > SHOWN_ROWS else "")
+    )

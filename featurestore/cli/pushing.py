@@ -13,6 +13,7 @@ from featurestore.cli.application import AsJson, opened
 from featurestore.cli.output import print_json, print_table
 from featurestore.errors import FeatureStoreError, LogError, OnlineStoreError, PushError
 from featurestore.lazy import pa, pq
+from featurestore.plurals import plural
 
 if TYPE_CHECKING:
     from featurestore.declare.sources import Source
@@ -58,7 +59,10 @@ def push(
             raise error.saying(_placed(error, first, told["accepted"])) from None
         except KeyboardInterrupt:
             perhaps = f", and perhaps the {under_way} after them" if under_way else ""
-            typer.echo(f"Interrupted. The first {first} rows of {file} stay pushed{perhaps}; {AGAIN}", err=True)
+            typer.echo(
+                f"Interrupted. The first {first} {plural(first, 'row')} of {file} {plural(first, 'stays', 'stay')} pushed{perhaps}; {AGAIN}",
+                err=True,
+            )
             raise
     without_key, quarantined = told.pop("without_key"), told.pop("quarantined")
     whole = Pushed(**told).telling(
@@ -187,7 +191,9 @@ def take_back(
     if as_json:
         print_json({"rows": taken.rows, "file": None if taken.file is None else str(taken.file)})
         return
-    beside = f"{taken.rows} rows taken back" + (f", into {taken.file}; push that file again" if taken.file else "")
+    beside = f"{taken.rows} {plural(taken.rows, 'row')} taken back" + (
+        f", into {taken.file}; push that file again" if taken.file else ""
+    )
     typer.echo(f"{beside}. Run featurestore materialize to fill the views over {source} where anything was ahead.")
 
 
@@ -219,7 +225,7 @@ def compact(
         typer.echo(
             "serving log: another process is at it"
             if log is None
-            else f"serving log: {log.merged} files merged into {log.into}, {log.removed} merged ones removed, {log.deleted} "
-            f"deleted by age or size, {log.freed} bytes freed"
+            else f"serving log: {log.merged} {plural(log.merged, 'file')} merged into {log.into}, {log.removed} merged {plural(log.removed, 'one')} removed, {log.deleted} "
+            f"deleted by age or size, {log.freed} {plural(log.freed, 'byte')} freed"
             + (f", {log.shipped} shipped to {ship_to}" if ship_to is not None else "")
         )

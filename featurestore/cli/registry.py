@@ -9,6 +9,7 @@ import typer
 
 from featurestore.cli.application import add_to, place_of
 from featurestore.config import load_config, registry_place
+from featurestore.plurals import plural
 
 
 def copy(
@@ -33,7 +34,9 @@ def copy(
     before, after = (Arrivals(beside(place), project=project) for place in places)
     after.take_over(before)  # first, since it may be done again
     new.take_over(old)
-    typer.echo(f"Copied {len(new.history())} versions, {len(new.api_keys())} keys and all else to {new}")
+    typer.echo(
+        f"Copied {len(new.history())} {plural(len(new.history()), 'version')}, {len(new.api_keys())} {plural(len(new.api_keys()), 'key')} and all else to {new}"
+    )
     typer.echo("Next: let `registry` in featurestore.toml name the new place")
 
 

@@ -12,6 +12,7 @@ from featurestore.cli.output import print_found, print_json, print_rows, rows_of
 from featurestore.cli.values import instant, json_row, one_or_all
 from featurestore.declare.sources import is_url
 from featurestore.errors import RequestError, SpineError
+from featurestore.plurals import plural
 from featurestore.types import from_json
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _print_parts(written: WrittenParts, *, as_json: bool) -> None:
     _print_written(written.folder, written.manifest, as_json=as_json)
     if not as_json:
         parts = len(written.manifest["parts"])
-        typer.echo(f"{parts} parts, of which {parts - written.made} were there already")
+        typer.echo(f"{parts} {plural(parts, 'part')}, of which {parts - written.made} were there already")
 
 
 def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool) -> None:
@@ -111,7 +112,7 @@ def _print_written(path: Path | str, manifest: dict[str, Any], *, as_json: bool)
         print_json({"path": str(path), "rows": manifest["rows"], "manifest": manifest})
     else:
         typer.echo(
-            f"Wrote {manifest['rows']} rows to {path}; service {manifest['service']}, fingerprint "
+            f"Wrote {manifest['rows']} {plural(manifest['rows'], 'row')} to {path}; service {manifest['service']}, fingerprint "
             f"{manifest['fingerprint']}"
         )
         if "from_log" in manifest:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from featurestore.console.page import PageLink, PageState, PageTable
+from featurestore.plurals import plural
 from featurestore.report import ReportTable, shown_instant, typed_cell
 from featurestore.reports.explain.explanation import Explanation
 
@@ -62,7 +63,9 @@ def _rows(explanation: Explanation, table: ReportTable, at: At | None) -> Iterat
         shown = list(cells)
         shown[0] = PageState(row.verdict, LEVELS.get(row.verdict, "plain"))
         if len(row.counts_for) > MOST_NAMES:
-            shown[list(table.header).index("counts for")] = f"{len(row.counts_for)} of {len(explanation.counted)} folds"
+            shown[list(table.header).index("counts for")] = (
+                f"{len(row.counts_for)} of {len(explanation.counted)} {plural(len(explanation.counted), 'fold')}"
+            )
         if at is not None and row.event_time is not None:
             shown[when] = at(row.event_time)
         yield (number, *shown)
@@ -87,7 +90,7 @@ def _aside(explanation: Explanation) -> Iterator[tuple[str, object]]:
     """Pushed rows of the key that count nowhere, since they are kept aside, with the page that shows them."""
     source = explanation.resolved.source.name
     for which, count in explanation.aside.items():
-        rows = f"{count} row{'' if count == 1 else 's'} of this key, counted nowhere"
+        rows = f"{count} {plural(count, 'row')} of this key, counted nowhere"
         if which == "late":
             yield "kept aside, too late", PageLink(rows, "pushes", "")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from featurestore.plurals import plural
 from featurestore.reports.availability.report import Advice, Lag, ViewAvailability, shown
 
 WIDTH = 320.0
@@ -95,20 +96,24 @@ def _promises(found: ViewAvailability) -> Iterator[Promise]:
     rows = found.known.rows
     if found.known_after is not None or rows:
         least, most = found.beyond, found.beyond_at_most
-        beyond = "" if found.known_after is None else f"{_between(least, most)} of {rows:,} rows"
+        beyond = "" if found.known_after is None else f"{_between(least, most)} of {rows:,} {plural(rows, 'row')}"
         yield promise("known_after", found.known_after, found.known, beyond)
     if found.settling is not None:
         settling = found.settling
         measured = Lag(rows, p99=settling.p99, greatest=settling.longest)
-        yield promise("settle", found.settle, measured, f"{settling.missed:,} of {rows:,} rows")
+        yield promise("settle", found.settle, measured, f"{settling.missed:,} of {rows:,} {plural(rows, 'row')}")
     if found.switches is not None:
         switches = found.switches
-        beyond = f"{switches.late:,} of {switches.instants:,} instants, {switches.skipped:,} without a run"
+        beyond = f"{switches.late:,} of {switches.instants:,} {plural(switches.instants, 'instant')}, {switches.skipped:,} without a run"
         yield promise("ready_after", found.ready_after, switches.delay, beyond)
     if found.lateness is not None:
-        yield promise("lateness", found.lateness, found.late_lag, f"{found.late:,} rows kept aside")
+        yield promise(
+            "lateness", found.lateness, found.late_lag, f"{found.late:,} {plural(found.late, 'row')} kept aside"
+        )
     if found.servable.rows:
-        yield promise("servable", None, found.servable, f"{found.waiting:,} rows not servable yet")
+        yield promise(
+            "servable", None, found.servable, f"{found.waiting:,} {plural(found.waiting, 'row')} not servable yet"
+        )
 
 
 def _between(least: int, most: int) -> str:

@@ -14,6 +14,7 @@ from featurestore.access.principal import Principal
 from featurestore.console.addresses import Addresses
 from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
 from featurestore.console.readable_store import left_out
+from featurestore.plurals import plural
 from featurestore.report import cell, plain
 
 LONGEST_WORD_CHARACTERS = 40
@@ -31,6 +32,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["cell"] = cell
+    made.globals["plural"] = plural
     return made
 
 

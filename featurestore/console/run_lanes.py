@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from featurestore.clock import to_datetime
 from featurestore.console.time_axis import Tick, TimeAxis
 from featurestore.declare.durations import rough_duration
+from featurestore.plurals import plural
 from featurestore.registry.activity import Activity
 from featurestore.registry.records import RunRecord
 from featurestore.report import shown_instant
@@ -98,7 +99,7 @@ def _bar(run: RunRecord, axis: TimeAxis, y: float) -> RunBar:
     x = axis.x(run.started)
     told = (
         f"{run.view} as of {_shown(run.instant)}: {run.status}, began {_shown(run.started)}, took "
-        f"{rough_duration(run.finished - run.started)}, {run.rows:,} rows read, {run.keys:,} keys written"
+        f"{rough_duration(run.finished - run.started)}, {run.rows:,} {plural(run.rows, 'row')} read, {run.keys:,} {plural(run.keys, 'key')} written"
     )
     return RunBar(run, x, max(LEAST_WIDTH, round(axis.x(run.finished) - x, 1)), y, told)
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSc
 from featurestore.clock import datetime_of, instant_of
 from featurestore.declare.problems import shown
 from featurestore.errors import DeclarationError, RequestError
+from featurestore.plurals import plural
 from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 # Greatest first: the order in which they are written. A day is 24 hours, a week 7 days; there are no calendars here.
@@ -105,7 +106,7 @@ def show_duration(us: int) -> str:
     Weeks are read but not shown: "30d" says more than "4w2d", and one unit for long durations keeps lists comparable.
     """
     if us < 0:
-        raise ValueError(f"A duration is never negative: {us} microseconds.")
+        raise ValueError(f"A duration is never negative: {us} {plural(us, 'microsecond')}.")
     parts = []
     for unit, size in SHOWN.items():
         count, us = divmod(us, size)

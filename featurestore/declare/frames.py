@@ -21,6 +21,7 @@ from typing import Any
 from featurestore.declare.problems import shown
 from featurestore.declare.zones import has_instants, said_zones, without_zone
 from featurestore.lazy import pa, pc
+from featurestore.plurals import plural
 
 PYCAPSULES = ("__arrow_c_stream__", "__arrow_c_array__")
 """The methods by which a library hands its frames, or its batches of rows, to others."""
@@ -100,16 +101,12 @@ def _unheld(frame: Any) -> str | None:
     for name, values in columns:
         first, others = len(columns[0][1]), len(values)
         if first != others:
-            return f"column '{columns[0][0]}' has {first} {_rows(first)}, and column '{name}' has {others}"
+            return f"column '{columns[0][0]}' has {first} {plural(first, 'row')}, and column '{name}' has {others}"
         try:
             pa.array(values)
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             return _odd_value(name, list(values))
     return None
-
-
-def _rows(count: int) -> str:
-    return "row" if count == 1 else "rows"
 
 
 def _odd_value(name: object, values: list[Any]) -> str:

@@ -14,6 +14,7 @@ from featurestore.engines.steps import Step, steps_of
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService
@@ -142,7 +143,7 @@ class AskedFrame:
             if table.nbytes > most:
                 why = "its entity has no keys" if not parts[0].inputs else "executors cannot read it where it lies"
                 raise SourceError(
-                    f"{source.title} goes to every task, since {why}, and its rows take {table.nbytes:,} bytes, more than send_bytes="
+                    f"{source.title} goes to every task, since {why}, and its rows take {table.nbytes:,} {plural(table.nbytes, 'byte')}, more than send_bytes="
                     f"{most:,}. Put them into Parquet files as a ParquetSource, or let more be sent ({source.origin})"
                 )
             sent[source.name] = table

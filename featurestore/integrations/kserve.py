@@ -23,6 +23,7 @@ from kserve.protocol.infer_type import to_http_parameters
 
 from featurestore.client import AsyncClient
 from featurestore.errors import FeatureStoreError, FingerprintError, OnDemandError, RequestError
+from featurestore.plurals import plural
 from featurestore.serving.online_result import OnlineResult
 from featurestore.types import FeatureType, to_json
 
@@ -157,7 +158,7 @@ def _rows_of_v2(request: Any) -> list[dict[str, Any]]:
         shape, values = list(given.shape), _values(given)
         if len(shape) not in {1, 2} or min(shape) < 1 or math.prod(shape) != len(values):
             raise InvalidInput(
-                f"Input '{given.name}' has shape {shape} and {len(values)} values; the shape of keys and request values is [rows] "
+                f"Input '{given.name}' has shape {shape} and {len(values)} {plural(len(values), 'value')}; the shape of keys and request values is [rows] "
                 "or [rows, 1], and of arrays [rows, length], with one row at least"
             )
         width = math.prod(shape[1:])

@@ -45,6 +45,7 @@ from featurestore.integrations.pytorch.batches import (
 from featurestore.integrations.pytorch.tensors import Features, FeatureTensors, Ragged, checked_type
 from featurestore.integrations.rows import taken
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.registry.diff import changes
 from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest, load_manifest
@@ -215,7 +216,8 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
 
     def _told(self) -> str:
         return ", ".join(
-            f"{count} rows in {'no part' if name == 'gap' else name}" for name, count in self.counts.items()
+            f"{count} {plural(count, 'row')} in {'no part' if name == 'gap' else name}"
+            for name, count in self.counts.items()
         )
 
     def _check_prepared(self, manifest: Manifest, prepared: Mapping[str, Any] | None) -> None:
@@ -373,8 +375,8 @@ class _Loader(DataLoader):  # type: ignore[misc]
         given = state_dict["given"]
         if given and (state_dict["of"], state_dict["workers"]) != (len(self), self.num_workers):
             rank_zero_warn(
-                f"The checkpoint was written behind {given} of {state_dict['of']} batches of an epoch, with {state_dict['workers']} workers; with "
-                f"{len(self)} batches and {self.num_workers} workers they hold other rows, so the epoch begins anew"
+                f"The checkpoint was written behind {given} of {state_dict['of']} {plural(state_dict['of'], 'batch', 'batches')} of an epoch, with {state_dict['workers']} {plural(state_dict['workers'], 'worker')}; with "
+                f"{len(self)} {plural(len(self), 'batch', 'batches')} and {self.num_workers} {plural(self.num_workers, 'worker')} they hold other rows, so the epoch begins anew"
             )
             given = 0
         self._resumed = state_dict["epoch"], given

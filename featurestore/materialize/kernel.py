@@ -18,6 +18,7 @@ from featurestore.materialize.records import PASS_KEYS, RecordBatch, RecordQuery
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
+from featurestore.plurals import plural
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.kept_statistics import Gathering
@@ -129,7 +130,7 @@ class SlotWriter:
             if written != list(puts.values()):
                 wrong = sum(a != b for a, b in zip(written, puts.values(), strict=True))
                 raise MaterializeError(
-                    f"{self.view.declared.title}: {wrong} of {len(puts)} records read back differ from what was written; "
+                    f"{self.view.declared.title}: {wrong} of {len(puts)} {plural(len(puts), 'record')} read back differ from what was written; "
                     "is another program writing to this store, or does it evict keys?"
                 )
         return more

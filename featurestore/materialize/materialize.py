@@ -47,6 +47,7 @@ from featurestore.materialize.run_plan import (
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
+from featurestore.plurals import plural
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.frames import feature_name
 from featurestore.registry.kept_statistics import Gathering, Told
@@ -106,7 +107,7 @@ class Run:
             f"{self.rows - (self.expired or 0):,} with values{f', {self.expired:,} expired' if self.expired else ''}"
         )
         return (
-            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} keys ({kind}), {values}, "
+            f"{self.view} as of {to_datetime(self.instant):%Y-%m-%d %H:%M:%S}Z: {self.keys:,} {plural(self.keys, 'key')} ({kind}), {values}, "
             f"{self.seconds:.1f} s, {rate:,.0f} keys/s"
         )
 
@@ -361,7 +362,7 @@ def _are_gone(view: ResolvedView, store: OnlineStore, codec: ViewCodec, state: b
     if written is None or found >= written:
         return False
     warnings.warn(
-        f"{view.declared.title}: the online store has {found} of the {written} records that were written; until now the "
+        f"{view.declared.title}: the online store has {found} of the {written} {plural(written, 'record')} that were written; until now the "
         "others were served as MISSING. All keys are written again. Does the store evict keys, or does another program "
         "delete them? `featurestore verify` compares all that is online",
         stacklevel=3,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from featurestore.migrate.export_recipes import Export
 from featurestore.migrate.frame_differences import CAUSES, UNEXPLAINED, DifferingCell, FrameDifferences
 from featurestore.migrate.move_result import MeaningDifference, Refusal
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable
 
 
@@ -92,7 +93,7 @@ def _proof_sentence(report: ImportReport) -> str:
     cells, equal = sum(one.cells for one in frames), sum(one.equal for one in frames)
     explained = cells - equal - report.unexplained
     return (
-        f"Training frames of both stores over sample spines: {equal:,} of {cells:,} values are equal; {explained:,} differ for a "
+        f"Training frames of both stores over sample spines: {equal:,} of {cells:,} {plural(cells, 'value is', 'values are')} equal; {explained:,} differ for a "
         f"known cause, {report.unexplained:,} for none."
     )
 

@@ -34,6 +34,7 @@ from featurestore.migrate.feast_objects import FeastOnDemand, FeastProjection
 from featurestore.migrate.feast_types import meant
 from featurestore.migrate.move_result import DefinitionStatement, MovedFunction, MovedView, MoveResult
 from featurestore.migrate.names import Names, problem_of, variable
+from featurestore.plurals import plural
 from featurestore.types import FeatureType, Float32, Float64, String
 
 FRAMES = "feast_frames"
@@ -140,7 +141,7 @@ class MoveFunctions:
     def _tell(self, view: FeastOnDemand, features: Mapping[str, str]) -> None:
         if len(features) > 1:
             self._moved.differs(
-                view.name, "split", f"one function of {len(features)} outputs", "one function for each",
+                view.name, "split", f"one function of {len(features)} {plural(len(features), 'output')}", "one function for each",
                 f"a feature has one function: {', '.join(features.values())} call the same one of yours",
             )  # fmt: skip
         if view.mode == "python" and not view.singleton:

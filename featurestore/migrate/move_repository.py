@@ -27,6 +27,7 @@ from featurestore.migrate.move_sources import MovedSource, MoveSources
 from featurestore.migrate.move_views import MoveViews, Ready, cutover_of, mapped_keys
 from featurestore.migrate.names import Names
 from featurestore.migrate.services_in_code import asked_lists
+from featurestore.plurals import plural
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType
@@ -115,7 +116,11 @@ class _Move:
         for file in self._objects.files:
             if file.error is not None:
                 at = "" if file.line is None else f":{file.line}"
-                so_far = f"; {file.declared} objects that it declared before are taken over" if file.declared else ""
+                so_far = (
+                    f"; {file.declared} {plural(file.declared, 'object')} that it declared before are taken over"
+                    if file.declared
+                    else ""
+                )
                 self._moved.refuse(
                     "file", f"{file.path}{at}", f"it does not load in Feast's Python: {file.error}{so_far}"
                 )

@@ -14,6 +14,7 @@ from featurestore.migrate.move_functions import selected
 from featurestore.migrate.move_result import MovedView, MoveResult, named_here
 from featurestore.migrate.names import Names
 from featurestore.migrate.services_in_code import AskedList
+from featurestore.plurals import plural
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import ResolvedView
 
@@ -144,7 +145,7 @@ class MoveServices:
         )
         if self._write_service(there, name, call, items, lost):
             self._moved.differs(
-                name, "service", f"a list of {len(references)} features in {asked.file}:{asked.line}", "a service",
+                name, "service", f"a list of {len(references)} {plural(len(references), 'feature')} in {asked.file}:{asked.line}", "a service",
                 "a model is pinned to a service; columns come in its order",
             )  # fmt: skip
 

@@ -15,6 +15,7 @@ from featurestore.migrate.feast_objects import FeastSource
 from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.names import Names, problem_of
 from featurestore.migrate.source_data import SourceData, read_source_data
+from featurestore.plurals import plural
 from featurestore.semantics.columns import NAIVE, ZONED
 from featurestore.semantics.sql import folded, quote
 
@@ -215,7 +216,7 @@ class MoveSources:
         if data is not None and data.without_time:
             moved.differs(
                 source.name, "rows without time", "kept, and never chosen", "never visible, and counted",
-                f"{data.without_time:,} of {data.rows:,} rows have no {source.event_time}",
+                f"{data.without_time:,} of {data.rows:,} {plural(data.rows, 'row has', 'rows have')} no {source.event_time}",
             )  # fmt: skip
 
 

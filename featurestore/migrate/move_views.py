@@ -15,6 +15,7 @@ from featurestore.migrate.move_keys import MoveKeys, ViewKey
 from featurestore.migrate.move_result import MoveResult
 from featurestore.migrate.move_sources import MovedSource, MoveSources, is_plain, json_of
 from featurestore.migrate.names import Names
+from featurestore.plurals import plural
 from featurestore.semantics.columns import type_of_column, widens
 from featurestore.types import FeatureType, Float32, Float64, String, Timestamp
 
@@ -98,7 +99,7 @@ class MoveViews:
         renamed = source.feast.renamed
         named = [renamed.get(column, column) for column in source.data.columns if column not in apart]
         self._moved.differs(
-            made.feast.name, "schema", "none: all columns of the source", f"{len(named)} columns, listed",
+            made.feast.name, "schema", "none: all columns of the source", f"{len(named)} {plural(len(named), 'column')}, listed",
             "features are always listed; a column that is added later is none",
         )  # fmt: skip
         return [FeastField(name=name) for name in named]

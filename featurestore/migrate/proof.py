@@ -30,6 +30,7 @@ from featurestore.migrate.frame_differences import UNEXPLAINED, FrameDifferences
 from featurestore.migrate.move_changes import batch_source
 from featurestore.migrate.move_result import MovedFunction, MovedView, MoveResult
 from featurestore.migrate.sample_spine import sample_rows
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.semantics.sql import quote
 from featurestore.sources.session import Session
@@ -177,7 +178,9 @@ class _Proof:
         relation = session.scan(source).relation
         (count,) = session.connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0]
         if count > MOST_ROWS:
-            found.differences.problem = f"its {count:,} rows are more than Feast's file store is asked to join"
+            found.differences.problem = (
+                f"its {count:,} {plural(count, 'row is', 'rows are')} more than Feast's file store is asked to join"
+            )
             return
         there = {here: name for name, here in view.keys.items()}
         columns = {here: _files_column(declared, name, here) for here, name in there.items()}

@@ -14,6 +14,7 @@ from featurestore.declare.durations import parse_duration, show_duration
 from featurestore.declare.sources import ParquetSource
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb
+from featurestore.plurals import plural
 from featurestore.semantics.columns import NAIVE, ZONED, RawColumns, instant_sql
 from featurestore.semantics.sql import quote
 from featurestore.sources.offline import Offline
@@ -124,7 +125,10 @@ def _created(session: Session, relation: str, happened: str, learned: str) -> Cr
         f"SELECT count(*), count(k), count(*) FILTER (k >= t) FROM {table} WHERE t IS NOT NULL"
     ).fetchall()[0]
     if known < rows:
-        return CreatedColumn("load", f"{rows - known:,} of {rows:,} rows have none, and would be known at no time")
+        return CreatedColumn(
+            "load",
+            f"{rows - known:,} of {rows:,} {plural(rows, 'row has', 'rows have')} none, and would be known at no time",
+        )
     if not rows:
         return CreatedColumn("load", "there are no rows")
     minute, most, minutes = session.connection.execute(
@@ -132,19 +136,28 @@ def _created(session: Session, relation: str, happened: str, learned: str) -> Cr
     ).fetchall()[0]
     load = to_datetime(min(max(minute * 60_000_000, FIRST_MICRO), LAST_MICRO))
     if most >= ONE_LOAD * rows:
-        return CreatedColumn("load", f"one minute, {load:%Y-%m-%d %H:%M}, holds {most / rows:.0%} of {rows:,} rows")
+        return CreatedColumn(
+            "load", f"one minute, {load:%Y-%m-%d %H:%M}, holds {most / rows:.0%} of {rows:,} {plural(rows, 'row')}"
+        )
     if after < ARRIVED * rows:
-        return CreatedColumn("load", f"{rows - after:,} of {rows:,} rows were created before they happened")
+        return CreatedColumn(
+            "load", f"{rows - after:,} of {rows:,} {plural(rows, 'row was', 'rows were')} created before they happened"
+        )
     if minutes <= FEW_LOADS:
-        return CreatedColumn("load", f"{minutes} loads hold all {rows:,} rows")
+        return CreatedColumn(
+            "load", f"{minutes} {plural(minutes, 'load holds', 'loads hold')} all {rows:,} {plural(rows, 'row')}"
+        )
     share = most / rows
     if share > 1 / FEW_LOADS:
         lag = _lag(session, f"{table} WHERE k // 60000000 <> {minute}")
-        why = f"one minute, {load:%Y-%m-%d %H:%M}, holds {share:.0%} of {rows:,} rows, and the others came {show_duration(lag)} after"
+        why = f"one minute, {load:%Y-%m-%d %H:%M}, holds {share:.0%} of {rows:,} {plural(rows, 'row')}, and the others came {show_duration(lag)} after"
         return CreatedColumn("loaded history, then arrival", why, load + timedelta(minutes=1), lag)
     lag = _lag(session, table)
     return CreatedColumn(
-        "arrival", f"{rows:,} rows came in {minutes:,} minutes, half of them {show_duration(lag)} after", None, lag
+        "arrival",
+        f"{rows:,} {plural(rows, 'row')} came in {minutes:,} {plural(minutes, 'minute')}, half of them {show_duration(lag)} after",
+        None,
+        lag,
     )
 
 

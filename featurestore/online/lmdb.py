@@ -43,6 +43,7 @@ from featurestore.errors import (
 from featurestore.online.contract import Guard, Reading
 from featurestore.online.url import Parser, byte_count, parse_options, seconds
 from featurestore.online.value_checksums import is_sound, opened, opened_one, sealed
+from featurestore.plurals import plural
 
 MAP_BYTES = 256 * 1024**3
 """Bytes of address space by default, not of disk: the file grows with what is in it."""
@@ -142,12 +143,12 @@ class _Environment:
         larger = f"{lmdb_url(self.path)}?map_size={max(2, 2 * self.map_size >> 30)}GiB"
         if isinstance(error, lmdb.MapFullError):
             return OnlineStoreError(
-                f"{where} is full: its map_size is {self.map_size} bytes. Open it with a larger one everywhere, "
+                f"{where} is full: its map_size is {self.map_size} {plural(self.map_size, 'byte')}. Open it with a larger one everywhere, "
                 f"such as {larger}; the data stay."
             )
         if isinstance(error, lmdb.MapResizedError):
             return OnlineStoreError(
-                f"{where} has outgrown the map_size of {self.map_size} bytes with which this process opened it. "
+                f"{where} has outgrown the map_size of {self.map_size} {plural(self.map_size, 'byte')} with which this process opened it. "
                 "Open it with the same map_size everywhere, at least the largest."
             )
         if isinstance(error, lmdb.ReadersFullError):
@@ -161,7 +162,7 @@ class _Environment:
             return OnlineStoreError(f"{where} cannot be written: read-only file system ({self.path}); lookups go on.")
         if code == errno.ENOMEM:
             return OnlineStoreError(
-                f"{where} cannot have {self.map_size} bytes of address space ({error}). Lift the process's limit, "
+                f"{where} cannot have {self.map_size} {plural(self.map_size, 'byte')} of address space ({error}). Lift the process's limit, "
                 f"or open it with a smaller map_size, such as {lmdb_url(self.path)}?map_size=1GiB."
             )
         return OnlineStoreError(f"{where} failed: {error}.")

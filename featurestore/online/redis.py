@@ -37,6 +37,7 @@ from featurestore.online.redis_server import (
 )
 from featurestore.online.redis_url import parse_redis_url
 from featurestore.online.value_checksums import opened
+from featurestore.plurals import plural
 
 T = TypeVar("T")
 
@@ -271,7 +272,7 @@ class RedisStore(BoundToProcess):
             return OnlineStoreError(f"{name} has no database of the number in which its URL ends; most have 0 to 15.")
         if isinstance(error.__context__, queue.Empty):
             return OnlineUnavailableError(
-                f"{name} has all {self._pool_size} connections of this process in use, and none became free in "
+                f"{name} has all {self._pool_size} {plural(self._pool_size, 'connection')} of this process in use, and none became free in "
                 f"{self._pool_timeout:g} s. Raise pool_size in its URL, or use fewer threads."
             )
         if isinstance(error, REFUSED):

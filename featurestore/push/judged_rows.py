@@ -12,6 +12,7 @@ import numpy as np
 from featurestore.declare.push import PushSource
 from featurestore.errors import PushError, RowRefusedError
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.push.pushed import Pushed
 from featurestore.semantics.expectations import Flags, SettledExpectation, pushed_expectations, unmet
 from featurestore.semantics.values import scalars
@@ -70,7 +71,7 @@ class JudgedRows:
         for outcome, first, end in zip(outcomes, self.bounds, self.bounds[1:], strict=False):
             counts = [(title, int(flags[first:end].sum())) for title, flags in self.warned]
             said = tuple(
-                f"{count} row{' does' if count == 1 else 's do'} not meet {title}, and count all the same"
+                f"{count} {plural(count, 'row does', 'rows do')} not meet {title}, and count all the same"
                 for title, count in counts
                 if count
             )

@@ -12,6 +12,7 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.push import PushSource
 from featurestore.declare.zones import read_as_utc
 from featurestore.lazy import pa, pc
+from featurestore.plurals import plural
 from featurestore.semantics.view import ResolvedView
 
 
@@ -60,7 +61,7 @@ class Pushed(RowCounts):
         said = []
         if self.late:
             every = not self.accepted and not self.unchanged
-            which = "every row" if every else f"{self.late} row{'' if self.late == 1 else 's'}"
+            which = "every row" if every else f"{self.late} {plural(self.late, 'row')}"
             said.append(
                 f"{which} came too late, and is never served nor trained on: it happened more than {show_duration(self.lateness)} "
                 "ago, the lateness of the source, and is kept aside"
@@ -68,7 +69,7 @@ class Pushed(RowCounts):
         if self.quarantined:
             several = f"{self.quarantined} rows do not meet what the source expects, and count nowhere: they are"
             one = "1 row does not meet what the source expects, and counts nowhere: it is"
-            said.append(f"{one if self.quarantined == 1 else several} kept aside, in quarantine")
+            said.append(f"{plural(self.quarantined, one, several)} kept aside, in quarantine")
         said += self.unmet
         if self.without_key:
             said.append(

@@ -19,6 +19,7 @@ from featurestore.clock import wall_clock
 from featurestore.durable.database import Transaction, row_check
 from featurestore.durable.forks import event, mutex, renewed_in_child
 from featurestore.errors import FeatureStoreError
+from featurestore.plurals import plural
 
 LOGGER = logging.getLogger("featurestore")
 
@@ -114,7 +115,7 @@ def activity_in(connection: Transaction, where: str, *values: Any) -> list[Activ
     count, last = connection.execute("SELECT count(*), coalesce(max(id), 0) FROM activity").fetchone()
     last = max(last, connection.last_number("activity"))
     if count != last:
-        raise ValueError(f"the trail of activity has {count} rows of {last}")
+        raise ValueError(f"the trail of activity has {count} {plural(count, 'row')} of {last}")
     found = []
     for check, number, *row in connection.execute(f"SELECT of_row, id, {COLUMNS} FROM activity {where}", values):
         if check != row_check(row):
@@ -183,7 +184,8 @@ class PushTrail:
                 become = (
                     "lost: who pushed stands nowhere, and what was pushed is kept" if is_last else "not written yet"
                 )
-                LOGGER.warning("%d rows of the trail of activity are %s: %s", len(waiting), become, error)
+                rows = plural(len(waiting), "row of the trail of activity is", "rows of the trail of activity are")
+                LOGGER.warning("%d %s %s: %s", len(waiting), rows, become, error)
 
     def close(self) -> None:
         """Write the rest."""

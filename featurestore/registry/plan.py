@@ -8,6 +8,7 @@ from featurestore.catalog import Catalog
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, FileSource, Source
 from featurestore.errors import DeclarationError, SourceError
+from featurestore.plurals import plural
 from featurestore.registry.diff import changes
 from featurestore.registry.documents import PLACES, Document, Record, document_of, merged
 from featurestore.registry.function_notices import function_notices
@@ -109,7 +110,7 @@ def _read_from(source: Source, offline: Offline) -> str:
     if isinstance(source, PushSource):
         return f"read from the push log of '{source.name}'"
     first, *others = offline.paths(source)
-    read = f"read from {first}" + (f" and {len(others)} file{'s' * (len(others) > 1)} more" if others else "")
+    read = f"read from {first}" + (f" and {len(others)} {plural(len(others), 'file')} more" if others else "")
     types = offline.guessed_partitions(source) if isinstance(source, FileSource) else {}
     said = ", ".join(f'"{name}": {of}' for name, of in types.items())
     hint = f"; what the names of folders say is text unless the source says, such as partitions={{{said}}}"
@@ -123,7 +124,7 @@ def _fills(views: Iterable[ResolvedView], offline: Offline) -> Iterator[Notice]:
         if not isinstance(source, PushSource) or not view.is_pushed:
             continue
         rows = sum(segment.rows or 0 for segment in offline.log(source).segments())
-        of = f"the log of push source '{source.name}', {rows:,} rows"
+        of = f"the log of push source '{source.name}', {rows:,} {plural(rows, 'row')}"
         if source.cutover is not None and source.history is not None:
             of += f", and its history '{source.history.name}'; not before the cutover, {source.cutover.isoformat()}"
         yield Notice(

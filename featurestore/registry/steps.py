@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from featurestore.plurals import plural
 from featurestore.registry.diff import Change, changes, code_changes
 from featurestore.registry.documents import BESIDE, KINDS, Document, Record, view_fingerprints
 from featurestore.registry.store import KeptVersion, ServiceVersion
@@ -152,7 +153,14 @@ class RetireVersion:
         else:
             when = f"freed once its successor {self.successor[:8]} is served"
         head = f"retire {self.service} {self.fingerprint[:8]}: {when}"
-        return [head] if not self.rows else [head, f"    {self.rows:,} rows of it were logged in the last day"]
+        return (
+            [head]
+            if not self.rows
+            else [
+                head,
+                f"    {self.rows:,} {plural(self.rows, 'row of it was', 'rows of it were')} logged in the last day",
+            ]
+        )
 
 
 DefinitionStep = AddDefinition | ChangeValue | ChangeLabel | RemoveDefinition
@@ -272,7 +280,7 @@ def _notice_lines(notices: Iterable[Notice]) -> Iterator[str]:
         groups.setdefault((kind, tuple(dict.fromkeys(about))), []).append((act, text))
     for (kind, about_all), said in groups.items():
         listed = ", ".join(f"'{name}'" for name in about_all)
-        yield f"{KINDS[kind]}{'s' if len(about_all) > 1 else ''} {listed}"
+        yield f"{plural(len(about_all), KINDS[kind])} {listed}"
         yield from (
             f"  {'act' if act else 'for information'}: {text}" for act, text in sorted(said, key=lambda one: not one[0])
         )

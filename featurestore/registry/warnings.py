@@ -15,6 +15,7 @@ from featurestore.declare.sources import FileSource, Source
 from featurestore.declare.zones import read_as_utc
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb
+from featurestore.plurals import plural
 from featurestore.registry.steps import Notice
 from featurestore.semantics.columns import NAIVE
 from featurestore.semantics.expressions import columns_named
@@ -161,9 +162,9 @@ def data_notices(views: Iterable[ResolvedView], offline: Offline, *, now: int) -
                 total, kept = _measure(session, readers[0])
                 if kept:
                     of = (
-                        f"{total:,} rows"
+                        f"{total:,} {plural(total, 'row')}"
                         if kept == total
-                        else f"{kept:,} of {total:,} rows, a sample"
+                        else f"{kept:,} of {total:,} {plural(total, 'row')}, a sample"
                     )
                     yield from (Notice("views", view.name, _age(session, view, of)) for view in readers)
                     yield from (Notice("sources", name, text, act=True) for text in _loads(session, source))
@@ -276,7 +277,7 @@ def _after_cutover(session: Session, source: Source, offline: Offline) -> Iterat
     )
     if late:
         yield (
-            f"{late:,} of {every:,} rows of its history '{history.name}' happened or were known after the cutover, "
+            f"{late:,} of {every:,} {plural(every, 'row')} of its history '{history.name}' happened or were known after the cutover, "
             f"{source.cutover.isoformat()}: they reach no view. Push those that were not pushed"
         )
 
@@ -286,7 +287,7 @@ def _unseen(source: Source, offline: Offline) -> Iterator[str]:
     if source.arrives and not (isinstance(source, FileSource) and source.IMMUTABLE):  # a table says when its rows came
         seen = offline.arrivals.seen(source.name, [file.sighting for file in offline.files(source)])
         if None in seen:
-            yield f"{seen.count(None)} of {len(seen)} files were not seen before: their rows are known from the apply on"
+            yield f"{seen.count(None)} of {len(seen)} {plural(len(seen), 'file was', 'files were')} not seen before: their rows are known from the apply on"
 
 
 def _row(session: Session, sql: str) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from featurestore.declare.services import ADHOC
 from featurestore.errors import RequestError, SpineError
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.report import plain
 from featurestore.reports.audit.audit import compared_with_training
@@ -92,7 +93,7 @@ class _Tally:
                 causes.update(of_column)
             told = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
             notices.append(
-                f"{NOTICE} {self.compared - self.equal} of {self.compared} values that were served differ from training: {told}; manifest['from_log'] tells which"
+                f"{NOTICE} {self.compared - self.equal} of {self.compared} {plural(self.compared, 'value')} that were served {plural(self.compared - self.equal, 'differs', 'differ')} from training: {told}; manifest['from_log'] tells which"
             )
         if self.damaged:
             notices.append(f"{NOTICE} damaged files were left out: {', '.join(sorted(set(self.damaged)))}")

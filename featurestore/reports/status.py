@@ -13,6 +13,7 @@ from featurestore.errors import OnlineStoreError
 from featurestore.materialize.lease import Holder, alive_holder
 from featurestore.online.source_state import NEVER, SourceState, served_as_of, state_key
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.push.quarantine import PushedQuarantine
 from featurestore.registry.differences import Differences
@@ -260,16 +261,16 @@ def _stream_notes(log: PushStatus) -> Iterator[str]:
         lag = (
             "how far behind is not known"
             if one.lag is None
-            else f"{'at least ' if one.at_least else ''}{one.lag} messages behind"
+            else f"{'at least ' if one.at_least else ''}{one.lag} {plural(one.lag, 'message')} behind"
         )
         since = "" if not one.behind else f", for {show_duration(one.behind)}"
         lost = f", {one.lost} lost" if one.lost else ""
         yield (
             f"push source '{log.source}', partition {one.partition} of its stream: read up to {one.place} by {one.consumer or 'nobody now'}, "
-            f"{lag}{since}; {one.taken} messages taken{lost}"
+            f"{lag}{since}; {one.taken} {plural(one.taken, 'message')} taken{lost}"
         )
     if log.poison:
-        yield f"push source '{log.source}': {log.poison} messages are kept aside; see featurestore poison list {log.source}"
+        yield f"push source '{log.source}': {log.poison} {plural(log.poison, 'message is', 'messages are')} kept aside; see featurestore poison list {log.source}"
 
 
 def _newest(view: ResolvedView, offline: Offline) -> int | None:
@@ -327,7 +328,7 @@ def status_report(
     if losses.offered:
         error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
         parts.append(
-            f"serving log: of {losses.offered} requests {losses.written} written, {losses.dropped} dropped, "
+            f"serving log: of {losses.offered} {plural(losses.offered, 'request')} {losses.written} written, {losses.dropped} dropped, "
             f"{losses.lost} lost{error}"
         )
     parts.extend(beside)
@@ -346,15 +347,19 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
     logs = {view.pushes.source: view.pushes for view in views if view.pushes is not None}
     for log in logs.values():
         upto = "nothing is applied" if log.applied is None else f"applied up to {_shown(log.applied)}"
-        online = "what is applied is not known" if log.pending is None else f"{upto}, {log.pending} rows pending"
+        online = (
+            "what is applied is not known"
+            if log.pending is None
+            else f"{upto}, {log.pending} {plural(log.pending, 'row')} pending"
+        )
         yield (
-            f"push source '{log.source}': {online}, {log.late} late rows kept aside; its log has "
-            f"{log.rows} rows in {log.segments} segments, {log.bytes} bytes"
+            f"push source '{log.source}': {online}, {log.late} late {plural(log.late, 'row')} kept aside; its log has "
+            f"{log.rows} {plural(log.rows, 'row')} in {log.segments} {plural(log.segments, 'segment')}, {log.bytes} {plural(log.bytes, 'byte')}"
         )
         yield from _stream_notes(log)
         if log.quarantined:
             yield (
-                f"push source '{log.source}': {log.quarantined} rows are in quarantine; see featurestore quarantine show "
+                f"push source '{log.source}': {log.quarantined} {plural(log.quarantined, 'row is', 'rows are')} in quarantine; see featurestore quarantine show "
                 f"{log.source}"
             )
     for view in views:
@@ -362,7 +367,7 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
             far = (
                 ""
                 if view.run.keys is None
-                else f" as of {_shown(view.run.as_of)}: {view.run.written:,} of {view.run.keys:,} keys are written"
+                else f" as of {_shown(view.run.as_of)}: {view.run.written:,} of {view.run.keys:,} {plural(view.run.keys, 'key is', 'keys are')} written"
             )
             yield f"view '{view.view}': {view.run.by} works on it{far}"
         if view.overdue:

@@ -19,6 +19,7 @@ from featurestore.materialize.records import RecordQuery, collect, existing
 from featurestore.online.source_state import SourceState, state_key
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import HEAD, ViewCodec, edition_of, unpack_watermark
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.rebuild_records import folded_records
@@ -73,9 +74,7 @@ class Verified(Reported):
         head = f"{self.view} ({self.fingerprint[:12]})"
         if not self.instants:
             return Report(f"{head}: no values online; run featurestore materialize")
-        counts = (
-            f"{self.records:,} records, {self.missing:,} missing, {self.extra:,} extra, {self.different:,} different"
-        )
+        counts = f"{self.records:,} {plural(self.records, 'record')}, {self.missing:,} missing, {self.extra:,} extra, {self.different:,} different"
         examples = []
         for one in self.examples:
             key = ", ".join(f"{name}={value!r}" for name, value in one.key.items())

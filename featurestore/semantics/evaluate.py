@@ -9,6 +9,7 @@ from featurestore.declare.on_demand import OnDemand, Request
 from featurestore.declare.views import Selection
 from featurestore.errors import OnDemandError
 from featurestore.lazy import pa, pd
+from featurestore.plurals import plural
 from featurestore.semantics.service import REQUEST_TIME
 from featurestore.semantics.values import canonical, scalars
 
@@ -66,7 +67,7 @@ def _columns(item: OnDemand, arrays: list[pa.Array], row_name: Callable[[int], s
         )
     if len(result) != len(arrays[0]):
         raise OnDemandError(
-            f"On-demand feature '{item.name}' returned {len(result)} values for {len(arrays[0])} rows ({item.origin})"
+            f"On-demand feature '{item.name}' returned {len(result)} {plural(len(result), 'value')} for {len(arrays[0])} {plural(len(arrays[0]), 'row')} ({item.origin})"
         )
     try:
         array = result if isinstance(result, (pa.Array, pa.ChunkedArray)) else pa.Array.from_pandas(result)

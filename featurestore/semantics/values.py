@@ -12,6 +12,7 @@ import numpy.typing as npt
 from featurestore.declare.problems import shown
 from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa, pc, pd
+from featurestore.plurals import plural
 from featurestore.types import FeatureType, date_of, timestamp_of
 
 T = TypeVar("T")
@@ -307,7 +308,7 @@ def _numpy_array(values: Sequence[Sequence[float | None] | None], length: int) -
 def _no_number(name: str, of: FeatureType) -> RequestError:
     way = "use dtype=object, or leave it out by columns="
     if of.kind == "Embedding":
-        way = f"expand=True makes {of.length} columns of it; or {way}"
+        way = f"expand=True makes {of.length} {plural(of.length, 'column')} of it; or {way}"
     elif of.kind == "Array":
         way = f"its length is not fixed, so it cannot be expanded; {way}"
     return RequestError(f"column '{name}' is {of}, which is no number; {way}")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from featurestore.errors import RequestError, did_you_mean
 from featurestore.lazy import pa
 from featurestore.number_texts import float_of
+from featurestore.plurals import plural
 from featurestore.server.json_answers import instant, types_of, within
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
@@ -168,7 +169,8 @@ def read_request(body: bytes, config: ServerConfig = DEFAULTS) -> AskedLookup:
         raise BadRequest("service and features are both given; say one")
     if len(features) > config.features and isinstance(features, list):
         raise LimitError(
-            "features", f"{len(features)} features are asked for; at most {config.features} are, at a time"
+            "features",
+            f"{len(features)} {plural(len(features), 'feature is', 'features are')} asked for; at most {config.features} are, at a time",
         )
     if fingerprint is not None and not isinstance(fingerprint, str):
         raise BadRequest("fingerprint must be text")
@@ -224,7 +226,7 @@ def read_push(body: bytes, config: ServerConfig = DEFAULTS) -> tuple[str, list[A
 def read_manifest(body: bytes, config: ServerConfig = DEFAULTS) -> dict[str, Any]:
     """The object that a manifest is, never anything else that a library might take for a path; BadRequest."""
     if len(body) > config.manifest_bytes:
-        detail = f"The body is larger than the {config.manifest_bytes} bytes that a manifest may have"
+        detail = f"The body is larger than the {config.manifest_bytes} {plural(config.manifest_bytes, 'byte')} that a manifest may have"
         raise LimitError("manifest_bytes", detail, status=413)
     return _object(read_whole(body), "{} is no manifest, which is an object")
 
@@ -255,7 +257,9 @@ def _read(body: bytes, fields: Sequence[str], of: str, *, limit: tuple[str, int]
 
     def check_rows(count: int) -> None:
         if count > limit[1]:
-            raise LimitError(limit[0], f"The body has more than {limit[1]} rows; send fewer at a time")
+            raise LimitError(
+                limit[0], f"The body has more than {limit[1]} {plural(limit[1], 'row')}; send fewer at a time"
+            )
 
     is_small = len(body) <= SMALL_BYTES
     value = read_json(body) if is_small else read_body(body, row_bytes=row_bytes, check_rows=check_rows)

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from featurestore.plurals import plural
 from featurestore.server.edge import SECURITY
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
 from featurestore.server.request_ids import REQUEST_ID, note_ids, request_id_of
@@ -171,7 +172,9 @@ class Connection(HttpToolsProtocol):
         self._behind = bytearray()  # what has come and is not read yet
         self._cycles: deque[RequestResponseCycle] = deque()  # of requests that are not answered yet, the oldest first
         if not self._all.make_room():
-            detail = f"There are {len(self._all.open)} connections, and no more are taken"
+            detail = (
+                f"There are {len(self._all.open)} {plural(len(self._all.open), 'connection')}, and no more are taken"
+            )
             self.refuse(LimitError("connections", detail, status=503))
             return
         self._all.open.add(self)
@@ -402,7 +405,11 @@ class Connection(HttpToolsProtocol):
         self._all.stalled.pop(self, None)
 
     def _too_large(self) -> LimitError:
-        return LimitError("header_bytes", f"The head is larger than {self._all.config.header_bytes} bytes", status=431)
+        return LimitError(
+            "header_bytes",
+            f"The head is larger than {self._all.config.header_bytes} {plural(self._all.config.header_bytes, 'byte')}",
+            status=431,
+        )
 
     def refuse(self, error: BadRequest) -> None:
         """HttpAnswer with a problem, where no other answer has begun, and end the connection.

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
 from featurestore.errors import OnlineUnavailableError
+from featurestore.plurals import plural
 from featurestore.push.current_rows import CurrentRows
 from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
@@ -273,7 +274,7 @@ class HotRoutes:
         names = keys() if found else ()
         for name, (row, size) in found.items():
             if name in names:
-                detail = f"Row {row}: '{name}' has {size} bytes; at most {self.config.key_bytes} are taken in a key"
+                detail = f"Row {row}: '{name}' has {size} {plural(size, 'byte')}; at most {self.config.key_bytes} are taken in a key"
                 raise LimitError("key_bytes", detail)
 
     # --- answers ------------------------------------------------------------------------------

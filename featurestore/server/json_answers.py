@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from featurestore.clock import to_datetime
+from featurestore.plurals import plural
 from featurestore.semantics.service import ResolvedService
 from featurestore.server.problems import LimitError
 from featurestore.serving.online_result import NAMES, Judged, OnlineResult
@@ -46,7 +47,7 @@ def within(pieces: Iterable[bytes], most: int) -> list[bytes]:
     for piece in pieces:
         size += len(piece)
         if size > most:
-            detail = f"The answer has more than {most} bytes; ask for fewer rows or features at a time"
+            detail = f"The answer has more than {most} {plural(most, 'byte')}; ask for fewer rows or features at a time"
             raise LimitError("answer_bytes", detail)
         taken.append(piece)
     return taken

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Self, TypeVar
 
+from featurestore.plurals import plural
 from featurestore.server.problems import LimitError
 from featurestore.settings import ServerConfig
 
@@ -95,7 +96,11 @@ class ServerLimits:
     def enter(self) -> None:
         """One request more; LimitError where there are so many already. Whoever enters leaves."""
         if self.requests >= self.config.requests:
-            raise LimitError("requests", f"{self.requests} requests are under way, and no more are taken", status=429)
+            raise LimitError(
+                "requests",
+                f"{self.requests} {plural(self.requests, 'request is', 'requests are')} under way, and no more are taken",
+                status=429,
+            )
         self.requests += 1
 
     def leave(self) -> None:
@@ -105,7 +110,7 @@ class ServerLimits:
     def check_body(self, size: int) -> None:
         """LimitError where a body of so many bytes is too large."""
         if size > self.config.body_bytes:
-            detail = f"The body is larger than {self.config.body_bytes} bytes; send fewer rows at a time"
+            detail = f"The body is larger than {self.config.body_bytes} {plural(self.config.body_bytes, 'byte')}; send fewer rows at a time"
             raise LimitError("body_bytes", detail, status=413)
 
     def share_of(self, principal: str) -> Share:
@@ -130,11 +135,9 @@ class ServerLimits:
                     self.bytes += size
                     share.bytes += size
         except TimeoutError:
-            detail = f"{self.bytes} bytes of large requests are under way, and there is no room for {size} more"
+            detail = f"{self.bytes} {plural(self.bytes, 'byte')} of large requests are under way, and there is no room for {size} more"
             if share.bytes + size > self._share_bytes:
-                detail = (
-                    f"{share.bytes} bytes of your large requests are under way, and there is no room for {size} more"
-                )
+                detail = f"{share.bytes} {plural(share.bytes, 'byte')} of your large requests are under way, and there is no room for {size} more"
             raise LimitError("bytes_in_flight", detail, status=429) from None
 
     async def _next_room(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from featurestore.declare.problems import name_twice, no_json
+from featurestore.plurals import plural
 from featurestore.server.problems import BadRequest, LimitError
 
 DEPTH = 32
@@ -97,7 +98,9 @@ def read_body(body: bytes, *, row_bytes: int, check_rows: Callable[[int], None])
     cut = _cut(body, row_bytes=row_bytes, check_rows=check_rows)
     rest = body if cut is None else body[: cut.begin] + body[cut.end :]
     if len(rest) > row_bytes:
-        raise LimitError("row_bytes", f"Beside its rows, the body is larger than {row_bytes} bytes", status=413)
+        raise LimitError(
+            "row_bytes", f"Beside its rows, the body is larger than {row_bytes} {plural(row_bytes, 'byte')}", status=413
+        )
     value = read_json(rest)
     if cut is not None:
         value["rows"] = _rows(body, cut)
@@ -146,7 +149,9 @@ def _cut(body: bytes, *, row_bytes: int, check_rows: Callable[[int], None], most
         if not begin or end or depth > 2:
             continue
         if stop - before > row_bytes:
-            raise LimitError("row_bytes", f"Row {rows} is larger than {row_bytes} bytes", status=413)
+            raise LimitError(
+                "row_bytes", f"Row {rows} is larger than {row_bytes} {plural(row_bytes, 'byte')}", status=413
+            )
         if depth == 1:
             end = start
             continue
@@ -170,7 +175,7 @@ def _tokens(body: bytes, most: int) -> Iterator[tuple[int, int]]:
             start, stop = token.span()
             if body[start] == QUOTE and stop == start + 1 and end < len(body):
                 if start == at and size > most:
-                    raise LimitError("row_bytes", f"A text is longer than {most} bytes", status=413)
+                    raise LimitError("row_bytes", f"A text is longer than {most} {plural(most, 'byte')}", status=413)
                 size = size * 2 if start == at else PIECE_BYTES
                 at = start
                 break

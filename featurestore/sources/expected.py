@@ -9,6 +9,7 @@ from featurestore.declare.durations import show_duration
 from featurestore.declare.expectations import Expectation, Freshness, RowCount, SourceExpectation, Unique
 from featurestore.declare.push import PushSource
 from featurestore.errors import ExpectationError, did_you_mean
+from featurestore.plurals import plural
 from featurestore.semantics.expectations import SettledExpectation, pushed_expectations
 from featurestore.semantics.rows import newest_known_sql, unmet_counts_sql
 from featurestore.semantics.sql import quote
@@ -113,7 +114,7 @@ def _finding(
             Finding(
                 one,
                 int(rows),
-                f"{int(rows):,} row{' repeats' if rows == 1 else 's repeat'} another, where {one.title} is expected",
+                f"{int(rows):,} {plural(int(rows), 'row repeats', 'rows repeat')} another, where {one.title} is expected",
             )
             if rows
             else None
@@ -130,7 +131,7 @@ def _finding(
     rows = count_rows(session, view)
     few = one.at_least is not None and rows < one.at_least * last_rows
     many = one.at_most is not None and rows > one.at_most * last_rows
-    why = f"there are {rows:,} rows, after {last_rows:,} at the last load, where {one.title} is expected"
+    why = f"there {plural(rows, 'is', 'are')} {rows:,} {plural(rows, 'row')}, after {last_rows:,} at the last load, where {one.title} is expected"
     return Finding(one, 1, why) if few or many else None
 
 
@@ -148,7 +149,7 @@ def _refuse(view: ResolvedView, found: Sequence[Finding]) -> None:
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row{' does' if count == 1 else 's do'}"
+    return f"{count:,} {plural(count, 'row does', 'rows do')}"
 
 
 def _becomes(one: SettledExpectation) -> str:

@@ -24,6 +24,7 @@ from featurestore.durable.parquet import local
 from featurestore.errors import ConfigError
 from featurestore.hidden import hidden
 from featurestore.lazy import duckdb, pa, pafs
+from featurestore.plurals import plural
 
 AT_ONCE = 32
 """How many files are asked for their tags at a time."""
@@ -202,7 +203,9 @@ def put(url: str, file: Path) -> None:
     _asked(url, lambda: pafs.copy_files(here, place, local, system), "written")
     came = _asked(url, lambda: system.get_file_info(place), "written").size
     if came != (size := file.stat().st_size):
-        raise ObjectStoreError(f"{url} cannot be written: of {size} bytes there are {came or 0}; another writes to it")
+        raise ObjectStoreError(
+            f"{url} cannot be written: of {size} {plural(size, 'byte')} there are {came or 0}; another writes to it"
+        )
 
 
 def register(connection: duckdb.DuckDBPyConnection, paths: Iterable[str]) -> None:

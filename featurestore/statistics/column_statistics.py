@@ -15,6 +15,7 @@ import numpy.typing as npt
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb, pa, pc
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.semantics.engine import settle_session, stream
 from featurestore.statistics.distances import infinity_norm, jensen_shannon
@@ -123,7 +124,7 @@ class TableStatistics(Reported):
 
     def report(self) -> Report:
         """A line for each column."""
-        return _report(f"{self.rows} rows", self.columns)
+        return _report(f"{self.rows} {plural(self.rows, 'row')}", self.columns)
 
 
 @dataclass(frozen=True)

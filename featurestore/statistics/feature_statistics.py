@@ -10,6 +10,7 @@ from typing import Any, Literal
 import orjson
 
 from featurestore.clock import to_datetime
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable, plain_fields, shown_instant
 from featurestore.statistics.column_statistics import ColumnStatistics, Lengths, NumberStatistics, TextStatistics
 from featurestore.statistics.histogram import Bucket, Histogram
@@ -72,10 +73,10 @@ class KeptStatistics(Reported):
     def _title(self) -> str:
         at, version = shown_instant(self.at), f"'{self.subject}' ({self.fingerprint[:12]})"
         if self.kind == "training_set":
-            return f"Training frame {self.training_set} of service {version}, written {at}: {self.rows} rows"
+            return f"Training frame {self.training_set} of service {version}, written {at}: {self.rows} {plural(self.rows, 'row')}"
         if self.kind == "run":
-            return f"Run {self.run} of view {version} as of {at}: {self.rows} keys"
-        return f"Served by service {version} within the hour from {at}: {self.rows} rows"
+            return f"Run {self.run} of view {version} as of {at}: {self.rows} {plural(self.rows, 'key')}"
+        return f"Served by service {version} within the hour from {at}: {self.rows} {plural(self.rows, 'row')}"
 
 
 @dataclass(frozen=True)

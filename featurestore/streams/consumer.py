@@ -28,6 +28,7 @@ from featurestore.errors import (
     StreamReplacedError,
 )
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.push.push_queue import BATCH_ROWS, Advance, PushAnswer
 from featurestore.streams.decoder import DecodedRows, Decoder
 from featurestore.streams.membership import Assignment, Membership, PartitionReport
@@ -388,8 +389,8 @@ class Consumer:
         if told:
             number, why = next(iter(told.items()))
             LOGGER.warning(
-                "%s: %d messages are kept aside (featurestore poison list %s); one of them: partition %d, %s: %s",
-                self._source.title, len(told), self._source.name, messages[number].partition, messages[number].offset, shown_reason(why),
+                "%s: %d %s kept aside (featurestore poison list %s), such as partition %d, %s: %s",
+                self._source.title, len(told), plural(len(told), "message is", "messages are"), self._source.name, messages[number].partition, messages[number].offset, shown_reason(why),
             )  # fmt: skip
 
 

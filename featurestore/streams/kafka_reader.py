@@ -17,6 +17,7 @@ from featurestore.errors import (
     MissingPackageError,
     StreamReplacedError,
 )
+from featurestore.plurals import plural
 from featurestore.streams.reader import Message, PartitionLag, Place
 
 try:
@@ -206,7 +207,7 @@ class KafkaReader:
         where = f"{self._called}, partition {number}"
         if at < first:
             return MessagesLostError(
-                f"{where}: {first - at} offsets, from {at} on, were deleted by the broker before they were read; the first that it has "
+                f"{where}: {first - at} {plural(first - at, 'offset')}, from {at} on, {plural(first - at, 'was', 'were')} deleted by the broker before anybody read that; the first that it has "
                 f"is {first}. To go on there: featurestore consume --skip-lost",
                 partition=number, place=str(first), lost=first - at,
             )  # fmt: skip

@@ -11,6 +11,7 @@ import redis
 from featurestore.declare.streams import RedisStream
 from featurestore.errors import BrokerError, BrokerUnavailableError, ConfigError, MessagesLostError, StreamReplacedError
 from featurestore.online.redis_url import parse_redis_url
+from featurestore.plurals import plural
 from featurestore.streams.reader import Message, PartitionLag, Place
 
 FIRST = "0-0"
@@ -110,7 +111,7 @@ class RedisReader:
 
     def _lost(self, place: Place, lost: int | None) -> MessagesLostError:
         assert place.at is not None
-        said = "perhaps some entries" if lost is None else f"{lost} entries"
+        said = "perhaps some entries" if lost is None else f"{lost} {plural(lost, 'entry', 'entries')}"
         return MessagesLostError(
             f"{self._called} at {self._name}: {said} after {place.at}, the last that was read, were deleted or trimmed before they were "
             "read. To go on with those that are there: featurestore consume --skip-lost",

@@ -29,6 +29,7 @@ from featurestore.durable.own_folder import own_folder
 from featurestore.durable.parquet import parquet_file, restored
 from featurestore.errors import FeatureStoreError, FilesChangedError, RequestError
 from featurestore.lazy import pa, pq
+from featurestore.plurals import plural
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
@@ -342,7 +343,9 @@ def _counted(path: Path, part: FramePart) -> dict[str, Any]:
     except (pa.ArrowException, FeatureStoreError) as error:
         raise FeatureStoreError(f"{path} is damaged: {error}. Remove it, and it is made again") from error
     if rows != part.rows:
-        raise FeatureStoreError(f"{path} has {rows} rows, and is to have {part.rows}. Remove it, and it is made again")
+        raise FeatureStoreError(
+            f"{path} has {rows} {plural(rows, 'row')}, and is to have {part.rows}. Remove it, and it is made again"
+        )
     return found
 
 

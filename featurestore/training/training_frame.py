@@ -30,6 +30,7 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import FeatureStoreError, RegistryError, RequestError, SpineError
 from featurestore.lazy import pa, pc, pd, pq
+from featurestore.plurals import plural
 from featurestore.registry.frames import WrittenFrame, feature_id, named_columns, on_demand_id
 from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
 from featurestore.registry.statistics_table import Described
@@ -364,9 +365,12 @@ class TrainingFrame:
         names, left = head.column_names, len(self) - len(rows)
         shown, beyond = names[:SHOWN_COLUMNS], names[SHOWN_COLUMNS:]
         parts: list[str | ReportTable] = [ReportTable(shown, [row[:SHOWN_COLUMNS] for row in rows])]
-        parts += [f"… {left} more rows"] if left else []
-        parts += [f"… {len(beyond)} more columns: {', '.join(beyond)}"] if beyond else []
-        return Report(f"{of}: {len(self)} rows × {len(names)} columns", (*parts, *self.notices))
+        parts += [f"… {left} more {plural(left, 'row')}"] if left else []
+        parts += [f"… {len(beyond)} more {plural(len(beyond), 'column')}: {', '.join(beyond)}"] if beyond else []
+        return Report(
+            f"{of}: {len(self)} {plural(len(self), 'row')} × {len(names)} {plural(len(names), 'column')}",
+            (*parts, *self.notices),
+        )
 
     def _head(self, rows: int) -> pa.Table:
         block = self._block()

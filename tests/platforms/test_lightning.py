@@ -424,7 +424,7 @@ def test_lists_are_taken_by_pytorch() -> None:
         RequestError, match="'x' is Array.Int64., and 1 of its elements are null, which int64 cannot hold"
     ):
         FeatureTensors()(pa.table({"x": pa.array([[1, None]])}))
-    with pytest.raises(RequestError, match="'x' is Array.Int64., and null in 1 of 1 rows"):
+    with pytest.raises(RequestError, match="'x' is Array.Int64., and null in 1 of 1 row"):
         FeatureTensors()(pa.table({"x": pa.array([None], pa.list_(pa.int64()))}))
     lists = pa.table({"x": pa.array([[1, 2], [], [3]], pa.list_(pa.int64()))})
     ragged = FeatureTensors()(lists)["x"]

@@ -117,8 +117,8 @@ def test_nothing_changes_the_trail(registry: Registry, change: str) -> None:
     ("change", "says"),
     [
         ("UPDATE activity SET who = 'os:eve@x' WHERE id = 1", "row 1 of the trail of activity is not what was written"),
-        ("DELETE FROM activity WHERE id = 2", "has 1 rows of 2"),
-        ("DELETE FROM activity WHERE id = 1", "has 1 rows of 2"),
+        ("DELETE FROM activity WHERE id = 2", "has 1 row of 2"),
+        ("DELETE FROM activity WHERE id = 1", "has 1 row of 2"),
         ("DELETE FROM activity", "has 0 rows of 2"),
     ],
 )
@@ -279,4 +279,4 @@ def test_rows_that_are_never_written_are_told_as_lost(tmp_path: Path, caplog: py
     pushes = PushTrail(registry.add_activity)
     pushes.pushed("s", {"accepted": 1})
     pushes.close()
-    assert "1 rows of the trail of activity are lost: who pushed stands nowhere" in caplog.text
+    assert "1 row of the trail of activity is lost: who pushed stands nowhere" in caplog.text

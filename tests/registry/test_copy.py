@@ -104,7 +104,7 @@ def test_the_command_moves_a_project(postgres: PostgresServer, tmp_path: Path, m
     Registry(tmp_path / "a.db", project="shop").commit(state(views={"v": "f1"}), expected=0, note="first")
     Arrivals(beside(tmp_path / "a.db"), project="shop").see("x", lambda: [A], now=10)
     said = run(tmp_path, "registry", "copy", "a.db", "${FS_NEW}").output
-    assert re.search("Copied 1 versions, 0 keys and all else to .*featurestore_shop", said)
+    assert re.search("Copied 1 version, 0 keys and all else to .*featurestore_shop", said)
     assert "Next: let `registry` in featurestore.toml name" in said
     assert "secret" not in said
     run(tmp_path, "registry", "copy", "${FS_NEW}", "b.db")

@@ -72,7 +72,7 @@ def test_a_view_over_pushed_rows_is_fresh_as_long_as_nothing_is_pending(monkeypa
         status = only(store)
         assert (status.state, status.pushes.pending, status.pushes.rows) == ("stale", 1, 3)
         assert status.pushes.applied <= status.served < status.wanted
-        assert "1 rows pending" in shown(store)
+        assert "1 row pending" in shown(store)
         store.materialize(progress=False)
         assert (only(store).state, only(store).pushes.pending) == ("fresh", 0)
 

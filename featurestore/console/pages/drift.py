@@ -9,6 +9,7 @@ from featurestore.console.asked import duration_asked, frame_asked, instant_aske
 from featurestore.console.overlaid import overlaid
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageState, PageTable
 from featurestore.console.readable_store import ReadableStore
+from featurestore.plurals import plural
 from featurestore.report import within
 from featurestore.reports.drift.report import SHOWN, Drift, FeatureDrift
 
@@ -21,7 +22,9 @@ def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
     service, root = asked.word("service"), store.root
     said = asked.word("baseline")
     frames = [frame for frame in store.frames() if service in {None, frame.service}]
-    baselines = [(path := within(frame.path, root), f"{path}, {frame.rows:,} rows") for frame in frames]
+    baselines = [
+        (path := within(frame.path, root), f"{path}, {frame.rows:,} {plural(frame.rows, 'row')}") for frame in frames
+    ]
     form = {
         "services": sorted(store.applied("services")), "service": service or "",
         "baselines": baselines, "baseline": within(said or "", root),

@@ -20,6 +20,7 @@ from featurestore.console.page import (
 from featurestore.console.readable_store import ReadableStore
 from featurestore.declare.durations import show_duration
 from featurestore.errors import FeatureStoreError
+from featurestore.plurals import plural
 from featurestore.registry.records import RunRecord
 from featurestore.reports.audit.last_audit import AuditedService
 from featurestore.reports.drift.last_drift import DriftedService
@@ -110,16 +111,28 @@ def _logs_that_need(pushes: Sequence[PushStatus]) -> Iterator[Need]:
     for log in pushes:
         where = PageLink(log.source, "pushes", "", {"source": log.source})
         if log.poison:
-            yield PageState("kept aside", "bad"), where, f"{log.poison} messages of its stream could not be taken"
+            yield (
+                PageState("kept aside", "bad"),
+                where,
+                f"{log.poison} {plural(log.poison, 'message')} of its stream could not be taken",
+            )
         if log.late:
-            yield PageState("late", "warn"), where, f"{log.late} rows came too late to count, and are kept aside"
+            yield (
+                PageState("late", "warn"),
+                where,
+                f"{log.late} {plural(log.late, 'row came too late to count, and is', 'rows came too late to count, and are')} kept aside",
+            )
         if log.quarantined:
             rows = PageLink(f"rows of {log.source}", "quarantine", "", {"of": log.source})
-            told = "1 pushed row does" if log.quarantined == 1 else f"{log.quarantined} pushed rows do"
+            told = f"{log.quarantined} pushed {plural(log.quarantined, 'row does', 'rows do')}"
             yield PageState("in quarantine", "warn"), rows, f"{told} not meet what is expected: replay or discard"
         lost = sum(one.lost for one in log.partitions)
         if lost:
-            yield PageState("lost", "bad"), where, f"{lost} messages of its stream were gone before they were read"
+            yield (
+                PageState("lost", "bad"),
+                where,
+                f"{lost} {plural(lost, 'message of its stream was', 'messages of its stream were')} gone before being read",
+            )
 
 
 def _rows_not_as_expected(store: ReadableStore, views: Sequence[ViewStatus], problems: list[Need]) -> Iterator[Need]:
@@ -128,7 +141,7 @@ def _rows_not_as_expected(store: ReadableStore, views: Sequence[ViewStatus], pro
         for run in _tried(partial(store.runs, name, limit=1), (), problems, f"The runs of {name} cannot be read"):
             for expectation, rows in run.detail.get("unmet", {}).items():
                 where = PageLink(f"rows of {name}", "quarantine", "", {"of": name})
-                told = "1 row" if rows == 1 else f"{rows:,} rows"
+                told = f"{rows:,} {plural(rows, 'row')}"
                 what = f"{told} did not meet {expectation} when it was last filled"
                 yield PageState("not as expected", "warn"), where, what
 
@@ -159,7 +172,7 @@ def _store_that_needs(store: ReadableStore) -> Iterator[Need]:
         yield PageState("cannot be read", "bad"), "-", f"Which versions are served cannot be told: {error}"
     losses = store.losses()
     if losses is not None and (losses.lost or losses.dropped):
-        told = f"Of {losses.offered} requests {losses.dropped} were dropped and {losses.lost} lost"
+        told = f"Of {losses.offered} {plural(losses.offered, 'request')} {losses.dropped} were dropped and {losses.lost} lost"
         yield PageState("not logged", "warn"), "serving log", told
     differs = store.differences()
     if differs:

@@ -7,6 +7,7 @@ from featurestore.console.readable_store import ReadableStore
 from featurestore.console.run_lanes import COMPLETE, run_lanes, why
 from featurestore.declare.durations import rough_duration
 from featurestore.errors import NotFoundError, did_you_mean
+from featurestore.plurals import plural
 from featurestore.registry.activity import Activity
 from featurestore.registry.records import RunRecord
 
@@ -26,7 +27,7 @@ def runs(store: ReadableStore, asked: PageRequest) -> PageModel:
     failures = [one for one in store.failures(what=FAILED, limit=FAILURES) if view in {None, one.subject}]
     tables = (
         PageTable(
-            "runs", f"The last {len(found)} runs" if len(found) == limit else "Runs",
+            "runs", f"The last {len(found)} {plural(len(found), 'run')}" if len(found) == limit else "Runs",
             ("run", "view", "as of", "began", "took", "rows read", "keys written", "outcome"),
             [_row(run) for run in found], "Nothing was materialized yet: featurestore materialize",
         ),

@@ -20,6 +20,7 @@ from featurestore.durable.parquet import local, parquet_file, restored
 from featurestore.errors import FilesChangedError, ManifestError, RequestError, SourceError
 from featurestore.integrations.pytorch.tensors import Features, FeatureTensors
 from featurestore.lazy import pa, pq
+from featurestore.plurals import plural
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import micros
 from featurestore.sources.unreadable import no_parquet
@@ -192,7 +193,7 @@ class TrainingBatches(IterableDataset):  # type: ignore[misc]
         self._batches = -(-rows // (batch_size * ranks))
         if rows // ranks < self._batches:
             raise RequestError(
-                f"part '{part.name}' has {rows} rows, of which {ranks} ranks cannot make equally many batches of {batch_size} at most; "
+                f"part '{part.name}' has {rows} {plural(rows, 'row')}, of which {ranks} {plural(ranks, 'rank')} cannot make equally many batches of {batch_size} at most; "
                 + ("take fewer ranks" if rows < ranks else "take a batch_size of 2 or more")
             )
 

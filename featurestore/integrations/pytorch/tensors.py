@@ -13,6 +13,7 @@ from featurestore.declare.problems import shown
 from featurestore.durable.parquet import restored
 from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa, pc
+from featurestore.plurals import plural
 from featurestore.semantics.columns import type_that_holds
 from featurestore.semantics.values import canonical, fill, micros
 from featurestore.serving.online_result import OnlineResult
@@ -109,7 +110,7 @@ class FeatureTensors:
         if nulls and name not in self.fill and (is_label or not is_nan):
             way = "leave these rows out of the spine" if is_label else "a default of the feature"
             raise RequestError(
-                f"column '{name}' is {of}, and null in {nulls} of {rows} rows; say what stands for null: "
+                f"column '{name}' is {of}, and null in {nulls} of {rows} {plural(rows, 'row')}; say what stands for null: "
                 f"FeatureTensors(fill={{'{name}': …}}), or {way}"
             )
 
@@ -184,7 +185,7 @@ class FeatureTensors:
                 raise RequestError(f"encode['{name}'] gave what is no tensor: {error}") from None
         if not made.ndim or len(made) != len(array):
             raise RequestError(
-                f"encode['{name}'] gave a tensor of shape {tuple(made.shape)} for {len(array)} rows; it gives one with a row for each"
+                f"encode['{name}'] gave a tensor of shape {tuple(made.shape)} for {len(array)} {plural(len(array), 'row')}; it gives one with a row for each"
             )
         return made
 

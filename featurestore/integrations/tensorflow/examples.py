@@ -17,6 +17,7 @@ import numpy.typing as npt
 from featurestore.errors import RequestError
 from featurestore.integrations.tensorflow.training_rows import RowBatch
 from featurestore.lazy import pa, pc
+from featurestore.plurals import plural
 from featurestore.types import FeatureType
 
 LARGEST_EXAMPLE_BYTES = (1 << 31) - 1
@@ -112,7 +113,7 @@ class Examples:
             if len(example) > LARGEST_EXAMPLE_BYTES:
                 largest = max(self._ordered, key=lambda column: len(found[self._ordered.index(column)][row]))
                 raise RequestError(
-                    f"Row {batch.first + row} makes an example of {len(example)} bytes, and Protocol Buffers hold "
+                    f"Row {batch.first + row} makes an example of {len(example)} {plural(len(example), 'byte')}, and Protocol Buffers hold "
                     f"{LARGEST_EXAMPLE_BYTES}; most of it is column '{largest.name}'"
                 )
         return examples

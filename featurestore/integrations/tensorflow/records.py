@@ -25,6 +25,7 @@ from featurestore.errors import FeatureStoreError, ManifestError, MissingPackage
 from featurestore.integrations.opened import StorePath, opened
 from featurestore.integrations.tensorflow.examples import Examples, WrittenColumn
 from featurestore.integrations.tensorflow.training_rows import Training, TrainingRows
+from featurestore.plurals import plural
 from featurestore.registry.kept_statistics import Told
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.sources.source_files import again
@@ -84,7 +85,10 @@ class WrittenRecords(Reported):
             )
             for column in self.columns
         ]  # fmt: skip
-        return Report(f"{self.path}: {self.rows} examples in {len(self.files)} files", [ReportTable(header, rows)])
+        return Report(
+            f"{self.path}: {self.rows} {plural(self.rows, 'example')} in {len(self.files)} {plural(len(self.files), 'file')}",
+            [ReportTable(header, rows)],
+        )
 
 
 def to_tfrecord(
@@ -288,7 +292,11 @@ def open_tfrecord(path: str | Path, *, store: FeatureStore | StorePath | None = 
     for file, place in zip(files, paths, strict=True):
         size = place.stat().st_size if place.is_file() else None
         if size != file.bytes:
-            state = "is not there" if size is None else f"has {size} bytes, and was written with {file.bytes}"
+            state = (
+                "is not there"
+                if size is None
+                else f"has {size} {plural(size, 'byte')}, and was written with {file.bytes}"
+            )
             raise ManifestError(f"{place} {state}; write the set of records anew")
     if store is not None:
         opened(store).check_manifest(manifest).refuse_others(str(target))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.declare.problems import shown
 from featurestore.errors import RequestError
+from featurestore.plurals import plural
 from featurestore.registry.records import ServiceVersion
 from featurestore.report import Report, Reported, ReportTable, cell, plain, plain_fields, shown_instant
 from featurestore.reports.audit.causes import CAUSES
@@ -217,7 +218,7 @@ class Audit(Reported):
         ]
         if self.compared < minimum_compared:
             reasons.append(
-                f"{self.compared} values were compared, and a gate wants {minimum_compared} at least: too little was served, or logged, of "
+                f"{self.compared} {plural(self.compared, 'value was', 'values were')} compared, and a gate wants {minimum_compared} at least: too little was served, or logged, of "
                 f"{self.about}. minimum_compared says how many are enough, 0 that none are needed, as where nobody was served yet"
             )
         return reasons
@@ -265,11 +266,11 @@ class Audit(Reported):
 
     def remarks(self) -> list[str]:
         """What was left out and why, and the sums."""
-        lost, summary = self.losses, f"{self.compared} values compared, {self.skewed} skewed"
+        lost, summary = self.losses, f"{self.compared} {plural(self.compared, 'value')} compared, {self.skewed} skewed"
         notes = [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
         notes += self.reasons_to_stop(minimum_compared=0)
         if self.not_served or self.not_trained:
-            spine = f"{self.not_served} rows of the spine were not logged, {self.not_trained} logged rows are not in the spine"
+            spine = f"{self.not_served} {plural(self.not_served, 'row of the spine was', 'rows of the spine were')} not logged, {self.not_trained} logged {plural(self.not_trained, 'row is', 'rows are')} not in the spine"
             notes.append(spine)
         if not lost.offered:
             text = (
@@ -278,7 +279,7 @@ class Audit(Reported):
             )
             notes.append(text)
         notes.append(
-            f"{summary}; of {lost.offered} requests {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
+            f"{summary}; of {lost.offered} {plural(lost.offered, 'request')} {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
             + (f"; {len(self.damaged)} damaged" if self.damaged else "")
         )
         return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from featurestore.declare.durations import show_duration
+from featurestore.plurals import plural
 from featurestore.reports.availability.report import SIGHTING, TOLERATED, Advice, ViewAvailability, shown
 
 ENOUGH_ROWS, ENOUGH_INSTANTS = 10_000, 100
@@ -54,13 +55,13 @@ def _known_after(view: ViewAvailability) -> Iterator[Advice]:
             "training sees them before lookups could" if view.how == SIGHTING else "history counts before it was known"
         )
         text = (
-            f"known_after is {show_duration(said)}, and {share:.1%} of {lag.rows:,} rows became known later, so {early}; 99 % were known within {shown(lag.p99)}: say known_after="
+            f"known_after is {show_duration(said)}, and {share:.1%} of {lag.rows:,} {plural(lag.rows, 'row')} became known later, so {early}; 99 % were known within {shown(lag.p99)}: say known_after="
             f"'{show_duration(better)}'. Rows then count {shown(better - said)} later"
         )
         yield Advice("known_after", said, lag.p99, share, broken=True, text=text)
     elif lag.rows >= ENOUGH_ROWS and said > 2 * (better := readable(lag.greatest)):
         text = (
-            f"known_after is {show_duration(said)}, and all of {lag.rows:,} rows were known within {shown(lag.greatest)}: "
+            f"known_after is {show_duration(said)}, and all of {lag.rows:,} {plural(lag.rows, 'row was', 'rows were')} known within {shown(lag.greatest)}: "
             f"with known_after='{show_duration(better)}' they count {shown(said - better)} earlier"
         )
         yield Advice("known_after", said, lag.greatest, 0.0, broken=False, text=text)
@@ -74,7 +75,7 @@ def _settle(view: ViewAvailability) -> Iterator[Advice]:
         better, share = readable(max(found.p99, said + 1)), found.missed / view.known.rows
         ready = f", and ready_after, {show_duration(view.ready_after)}, must be as long" * (better > view.ready_after)
         text = (
-            f"settle is {show_duration(said)}, and {share:.1%} of {view.known.rows:,} rows were known only after their "
+            f"settle is {show_duration(said)}, and {share:.1%} of {view.known.rows:,} {plural(view.known.rows, 'row was', 'rows were')} known only after their "
             f"instant and that, so they count from a later instant on; settle='{show_duration(better)}' would have caught "
             f"99 % ({shown(found.p99)}). An instant can then be computed {shown(better - said)} later{ready}"
         )
@@ -97,10 +98,10 @@ def _ready_after(view: ViewAvailability, longest: int) -> Iterator[Advice]:
         better = readable(measured) if measured > longest else min(readable(measured), longest)
         cure = f"say ready_after='{show_duration(better)}'. Values are then served {shown(better - said)} later"
         if better > longest:
-            skipped = f"; {found.skipped:,} instants had no run" * bool(found.skipped)
+            skipped = f"; {found.skipped:,} {plural(found.skipped, 'instant')} had no run" * bool(found.skipped)
             cure = f"no ready_after is that long (at most {show_duration(longest)}), so run materialize more often{skipped}"
         text = (
-            f"ready_after is {show_duration(said)}, and {found.late:,} of {found.instants:,} instants were not done by "
+            f"ready_after is {show_duration(said)}, and {found.late:,} of {found.instants:,} {plural(found.instants, 'instant was', 'instants were')} not done by "
             f"then, so lookups were stale; 99 % were done within {shown(found.delay.p99)}: {cure}"
         )
         yield Advice("ready_after", said, found.delay.p99, share, broken=True, text=text)
@@ -108,7 +109,7 @@ def _ready_after(view: ViewAvailability, longest: int) -> Iterator[Advice]:
         better := max(readable(found.delay.greatest), view.settle or 0)
     ):
         text = (
-            f"ready_after is {show_duration(said)}, and all of {found.instants:,} instants were done within "
+            f"ready_after is {show_duration(said)}, and all of {found.instants:,} {plural(found.instants, 'instant was', 'instants were')} done within "
             f"{shown(found.delay.greatest)}: with ready_after='{show_duration(better)}' values are served "
             f"{shown(said - better)} earlier"
         )
@@ -119,7 +120,7 @@ def _lateness(view: ViewAvailability, said: int, p99: int) -> Advice:
     pushed = view.late + view.known.rows
     better = readable(max(p99, said + 1))
     text = (
-        f"lateness is {show_duration(said)}, and {view.late:,} of {pushed:,} pushed rows happened earlier than that and "
+        f"lateness is {show_duration(said)}, and {view.late:,} of {pushed:,} pushed {plural(pushed, 'row')} happened earlier than that and "
         f"were kept aside; 99 % came within {shown(p99)}: say lateness='{show_duration(better)}'. Identities are then "
         f"remembered {shown(better - said)} longer online"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable, plain_fields
 
 MB = 1_000_000
@@ -101,8 +102,8 @@ class Estimate(Reported):
             yield f"All together {_seconds(self.cpu_seconds)} on the processors, {_seconds(self.seconds)} by the clock."
         if self.measured_rows:
             yield (
-                f"Rows are counted. Time and memory follow from runs over {self.measured_rows:,} rows of the sources and "
-                f"{self.measured_asked:,} asked ones, which took {_seconds(self.measured_seconds)} just now on this machine; "
+                f"Rows are counted. Time and memory follow from runs over {self.measured_rows:,} {plural(self.measured_rows, 'row')} of the sources and "
+                f"{self.measured_asked:,} asked {plural(self.measured_asked, 'one')}, which took {_seconds(self.measured_seconds)} just now on this machine; "
                 "a busier machine takes longer by the clock."
             )
 

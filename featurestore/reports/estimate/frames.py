@@ -12,6 +12,7 @@ from featurestore.declare.frames import is_pandas
 from featurestore.durable.parquet import storable
 from featurestore.errors import FeatureStoreError, RequestError, SpineError
 from featurestore.lazy import pa, pq
+from featurestore.plurals import plural
 from featurestore.reports.estimate.calibration import Calibration, Job, calibrated
 from featurestore.reports.estimate.estimate import Estimate, EstimatedWork
 from featurestore.reports.estimate.scale_model import SAMPLE_ROWS, KeyGroup, SampledSource, part_of, sampled
@@ -182,7 +183,7 @@ def _estimate(
     stored = sized.stored_bytes(views)
     work = EstimatedWork(
         service.name, sized.rows(views), None if stored is None else stored * chunks, asked.rows, asked.least, asked.most,
-        notes=(f"the sources are read {chunks} times, once for each {at_once:,} rows",) * (chunks > 1),
+        notes=(f"the sources are read {chunks} {plural(chunks, 'time')}, once for each {at_once:,} {plural(at_once, 'row')}",) * (chunks > 1),
     )  # fmt: skip
     try:
         measured, bytes_a_row, samples = _measured(service, sized, asked, now=now, options=options)

@@ -12,6 +12,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.materialize.records import RecordQuery, collect
 from featurestore.materialize.run_plan import new_files, read_marks
 from featurestore.online.view_codec import ViewCodec, unpack_watermark
+from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.query.changed_keys import all_keys_sql
 from featurestore.registry.documents import view_from
@@ -92,7 +93,7 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
     chunks = max(math.ceil(one.about / chunk_keys) for one in asked) or 1
     if chunks > 1:
         notes.append(
-            f"in about {chunks:,} chunks of {chunk_keys:,} keys (`chunk_keys` of [materialize]), which bounds the memory"
+            f"in about {chunks:,} {plural(chunks, 'chunk')} of {chunk_keys:,} {plural(chunk_keys, 'key')} (`chunk_keys` of [materialize]), which bounds the memory"
         )
     cpu = work.rows_written * WRITE_CPU_US[scheme] / 1e6
     for one in asked:

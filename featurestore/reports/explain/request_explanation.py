@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable, plain, plain_fields, shown_instant, typed_cell
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.semantics.status import Status
@@ -99,10 +100,10 @@ class RequestExplanation(Reported):
         """One sentence: how many values were compared, and which differ."""
         compared = sum(agrees is not None for _, agrees in self._judged())
         if self.agrees:
-            return f"all {compared} values compared are what was served, to the bit"
-        return (
-            f"{len(self.differing)} of {compared} values compared are not what was served: {', '.join(self.differing)}"
-        )
+            whole = plural(compared, "the one value compared is", f"all {compared} values compared are")
+            return f"{whole} what was served, to the bit"
+        wrong = len(self.differing)
+        return f"{wrong} of {compared} {plural(compared, 'value')} compared {plural(wrong, 'is', 'are')} not what was served: {', '.join(self.differing)}"
 
     def _judged(self) -> Iterator[tuple[str, bool | None]]:
         for view in self.views:

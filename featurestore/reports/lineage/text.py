@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from featurestore.plurals import plural
 from featurestore.reports.lineage.graph import Edge, Node, Subgraph
 
 MADE_OF, MAKES = "made of", "goes into"
@@ -69,7 +70,7 @@ def _feature(node: Node) -> str:
 def _frame(node: Node) -> str:
     detail = node.detail
     gone = "" if detail["exists"] else ", its file is gone"
-    return f"{detail['rows']} rows written {detail['written']}, fingerprint {detail['fingerprint'][:8]}{gone}"
+    return f"{detail['rows']} {plural(detail['rows'], 'row')} written {detail['written']}, fingerprint {detail['fingerprint'][:8]}{gone}"
 
 
 def _served(node: Node) -> str:
@@ -77,7 +78,7 @@ def _served(node: Node) -> str:
     views = detail.get("views", {})
     as_of = [f"{name} {'pushed' if view['pushed'] else 'as of ' + str(view['as_of'])}" for name, view in views.items()]
     state = "online" if detail["online"] else detail.get("error") or "not online"
-    requests = f"{detail['requests']} request{'' if detail['requests'] == 1 else 's'} in the serving log"
+    requests = f"{detail['requests']} {plural(detail['requests'], 'request')} in the serving log"
     return ", ".join([state, *(as_of if detail["online"] else []), requests])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from featurestore.clock import to_datetime
 from featurestore.declare.durations import show_duration
+from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable, instant_json, plain_fields, shown_instant
 from featurestore.reports.audit import Audit
 from featurestore.reports.audit.report import FeatureAudit, lateness_table
@@ -117,8 +118,8 @@ class Simulation(Reported):
         examples = [example.told(feature.feature) for feature in audit.features for example in feature.examples[:1]]
         lookups = self.counts.get("lookups", 0)
         summary = (
-            f"seed {self.seed}: {self.compared} values of {lookups} lookups compared, {self.differing} differ, "
-            f"{self.early} rows early, {self.stale} stale"
+            f"seed {self.seed}: {self.compared} {plural(self.compared, 'value')} of {lookups} {plural(lookups, 'lookup')} compared, {self.differing} differ, "
+            f"{self.early} {plural(self.early, 'row')} early, {self.stale} stale"
         )
         parts: tuple[str | ReportTable, ...] = (
             ReportTable(("service", "feature", "compared", "exact", "differing", "causes"), features),

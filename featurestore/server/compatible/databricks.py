@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from featurestore.plurals import plural
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
 from featurestore.server.compatible.values import check_rows, column_types, json_columns, read_object, shown_names
@@ -98,7 +99,9 @@ def _split(given: Any) -> list[Any]:
         raise BadRequest('dataframe_split must be {"columns": ["name", …], "data": [[value, …], …]}')
     wrong = next((number for number, row in enumerate(data) if len(row) != len(columns)), None)
     if wrong is not None:
-        raise BadRequest(f"Row {wrong} of dataframe_split has {len(data[wrong])} values for {len(columns)} columns")
+        raise BadRequest(
+            f"Row {wrong} of dataframe_split has {len(data[wrong])} {plural(len(data[wrong]), 'value')} for {len(columns)} {plural(len(columns), 'column')}"
+        )
     if not all(isinstance(name, str) for name in columns):
         raise BadRequest("The columns of dataframe_split must be text")
     if twice := next((name for name, count in Counter(columns).items() if count > 1), None):

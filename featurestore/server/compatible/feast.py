@@ -12,6 +12,7 @@ import orjson
 
 from featurestore.clock import EPOCH
 from featurestore.declare.push import PushSource
+from featurestore.plurals import plural
 from featurestore.semantics.status import Status
 from featurestore.server.bodies import AskedLookup
 from featurestore.server.compatible.routes import CompatibleRoute, Platform
@@ -108,7 +109,8 @@ def _read(asked: Mapping[str, Any], config: ServerConfig) -> AskedLookup:
             raise BadRequest('features must be a list such as ["view:feature"]')
         if len(features) > config.features:
             raise LimitError(
-                "features", f"{len(features)} features are asked for; at most {config.features} are, at a time"
+                "features",
+                f"{len(features)} {plural(len(features), 'feature is', 'features are')} asked for; at most {config.features} are, at a time",
             )
     elif not isinstance(service, str):
         raise BadRequest("feature_service must be the name of a service")

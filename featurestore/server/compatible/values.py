@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from featurestore.number_texts import float_of, whole_of
+from featurestore.plurals import plural
 from featurestore.server.json_answers import AS_THEY_ARE
 from featurestore.server.limits import SMALL_BYTES
 from featurestore.server.problems import BadRequest, LimitError
@@ -50,7 +51,9 @@ def texts(asked: Mapping[str, Any], name: str) -> list[str] | None:
 def check_rows(count: int, config: ServerConfig) -> None:
     """LimitError where a lookup has so many rows, BadRequest where it has none."""
     if count > config.lookup_rows:
-        detail = f"The body has more than {config.lookup_rows} rows; send fewer at a time"
+        detail = (
+            f"The body has more than {config.lookup_rows} {plural(config.lookup_rows, 'row')}; send fewer at a time"
+        )
         raise LimitError("lookup_rows", detail)
     if not count:
         raise BadRequest("There must be one row at least")
@@ -59,7 +62,10 @@ def check_rows(count: int, config: ServerConfig) -> None:
 def check_pushed_rows(count: int, config: ServerConfig) -> None:
     """LimitError where a push has so many rows."""
     if count > config.push_rows:
-        raise LimitError("push_rows", f"The body has more than {config.push_rows} rows; send fewer at a time")
+        raise LimitError(
+            "push_rows",
+            f"The body has more than {config.push_rows} {plural(config.push_rows, 'row')}; send fewer at a time",
+        )
 
 
 def shown_names(result: OnlineResult, asked: str) -> list[str]:
@@ -133,13 +139,16 @@ def key_rows(
     rows = []
     for key in keys:
         if len(key) != len(inputs):
-            raise BadRequest(f"The key has {len(key)} parts, and must have {', '.join(inputs) or 'none'}")
+            raise BadRequest(
+                f"The key has {len(key)} {plural(len(key), 'part')}, and must have {', '.join(inputs) or 'none'}"
+            )
         row: dict[str, Any] = {}
         for (name, of), part in zip(inputs.items(), key, strict=True):
             text = part if isinstance(part, str) else orjson.dumps(part).decode()
             if len(text.encode()) > config.key_bytes:
                 raise LimitError(
-                    "key_bytes", f"'{name}' has more than the {config.key_bytes} bytes that are taken in a key"
+                    "key_bytes",
+                    f"'{name}' has more than the {config.key_bytes} {plural(config.key_bytes, 'byte')} that are taken in a key",
                 )
             try:
                 row[name] = from_text(of, text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from featurestore.lazy import duckdb, pa
+from featurestore.plurals import plural
 from featurestore.semantics.source_columns import Scan
 from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.returns import Return
@@ -221,7 +222,9 @@ def checked(batches: Iterable[pa.RecordBatch], schema: pa.Schema, *, last: int |
             raise ValueError(f"The push log in {name} holds other columns: {difference(schema, batch.schema)}.")
     table = pa.Table.from_batches([batch.cast(schema) for batch in given], schema)
     if table.nbytes > MAX_APPEND_BYTES:
-        raise ValueError(f"{table.nbytes} bytes are too many for one append; give at most {MAX_APPEND_BYTES} at once.")
+        raise ValueError(
+            f"{table.nbytes} {plural(table.nbytes, 'byte is', 'bytes are')} too many for one append; give at most {MAX_APPEND_BYTES} at once."
+        )
     for field in schema:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"'{field.name}' is null in a row for the push log.")

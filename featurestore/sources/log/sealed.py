@@ -12,6 +12,7 @@ from featurestore.durable.disk import sync, sync_folder
 from featurestore.durable.parquet import storable
 from featurestore.errors import LogDamagedError
 from featurestore.lazy import pa, pq
+from featurestore.plurals import plural
 from featurestore.sources.log.manifest import Segment
 from featurestore.sources.log.schema import KNOWN_AT
 from featurestore.sources.log.segment import SegmentFile
@@ -62,7 +63,7 @@ def opened_segment(folder: Path, segment: Segment) -> Iterator[SegmentFile]:
         if followed or (file.end, file.rows, file.last) != (segment.size, segment.rows, segment.last):
             raise LogDamagedError(
                 f"The push log is damaged in {file.path} at byte {file.end}: the manifest says that it has "
-                f"{segment.rows} rows in {segment.size} bytes, and {file.rows} were found. Restore the file from a copy."
+                f"{segment.rows} {plural(segment.rows, 'row')} in {segment.size} {plural(segment.size, 'byte')}, and {file.rows} were found. Restore the file from a copy."
             )
         yield file
     finally:

@@ -12,6 +12,7 @@ from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb, pa
+from featurestore.plurals import plural
 from featurestore.report import plain
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
@@ -74,11 +75,11 @@ class Optimized:
         if self.why is not None:
             return f"{of}: no sorted copy, {self.why}"
         if self.removed:
-            return f"{of}: its sorted copies are removed, {self.removed:,} bytes"
+            return f"{of}: its sorted copies are removed, {self.removed:,} {plural(self.removed, 'byte')}"
         rest = self.files - self.copied
-        beside = f"; {rest} {'is' if rest == 1 else 'are'} read as they lie" if rest else ""
+        beside = f"; {rest} {plural(rest, 'is', 'are')} read as they lie" if rest else ""
         made = f"; {self.made} copied now" if self.made else ""
-        return f"{of}: a sorted copy of {self.copied} of {self.files} files, {self.rows:,} rows, {self.bytes:,} bytes{made}{beside}"
+        return f"{of}: a sorted copy of {self.copied} of {self.files} {plural(self.files, 'file')}, {self.rows:,} {plural(self.rows, 'row')}, {self.bytes:,} {plural(self.bytes, 'byte')}{made}{beside}"
 
 
 def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]:

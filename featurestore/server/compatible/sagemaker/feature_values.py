@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featurestore.plurals import plural
 from featurestore.server.compatible.sagemaker.limits import VALUES
 from featurestore.server.compatible.values import from_text, text_of
 from featurestore.server.problems import BadRequest
@@ -26,7 +27,7 @@ def json_form(of: FeatureType, name: str, given: Mapping[str, Any]) -> Any:
             if of.element is None or not isinstance(several, list):
                 raise ValueError("it is no list")
             if len(several) > VALUES:
-                raise ValueError(f"it has {len(several)} values; at most {VALUES} are taken")
+                raise ValueError(f"it has {len(several)} {plural(len(several), 'value')}; at most {VALUES} are taken")
             form: Any = [from_text(of.element, each) for each in several]
         else:
             form = None if text is None else from_text(of, text)

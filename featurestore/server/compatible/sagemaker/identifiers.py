@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from featurestore.plurals import plural
 from featurestore.server.compatible.values import text_of
 from featurestore.server.problems import BadRequest
 from featurestore.types import FeatureType, Scalar, from_json, to_json
@@ -42,7 +43,7 @@ def parts_of(identifier: Any, columns: Sequence[str]) -> list[Any]:
         parts = None
     if not isinstance(parts, list) or any(isinstance(part, dict | list | None) for part in parts):
         raise BadRequest(
-            f'An identifier of {len(columns)} columns ({", ".join(columns)}) is a JSON array, such as ["UA", 17]'
+            f'An identifier of {len(columns)} {plural(len(columns), "column")} ({", ".join(columns)}) is a JSON array, such as ["UA", 17]'
         )
     return parts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from featurestore.plurals import plural
 from featurestore.server.compatible.values import member
 from featurestore.server.problems import BadRequest
 
@@ -17,7 +18,7 @@ def bounded(given: Any, name: str, most: int, *, of: type = dict) -> list[Any]:
     if not isinstance(given, list) or not given or not all(isinstance(each, of) for each in given):
         raise BadRequest(f"{name} must be a list of one at least")
     if len(given) > most:
-        raise BadRequest(f"{name} has {len(given)} members; at most {most} are taken")
+        raise BadRequest(f"{name} has {len(given)} {plural(len(given), 'member')}; at most {most} are taken")
     return given
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 
 from featurestore.clock import instant_of, to_datetime
+from featurestore.plurals import plural
 from featurestore.push.current_rows import CurrentRows
 from featurestore.semantics.judge import row_status
 from featurestore.semantics.status import Status
@@ -73,7 +74,7 @@ class WrittenGroup(WrittenView):
         """The key columns of a record's row; BadRequest."""
         parts = parts_of(identifier, [key.name for key in self.view.keys])
         if len(parts) != len(self.view.keys):
-            raise BadRequest(f"The identifier must have {len(self.view.keys)} parts")
+            raise BadRequest(f"The identifier must have {len(self.view.keys)} {plural(len(self.view.keys), 'part')}")
         texts = [part if isinstance(part, str) else orjson.dumps(part).decode() for part in parts]
         return {
             key.column: json_form(self.source.columns[key.column], key.name, {"ValueAsString": text})
