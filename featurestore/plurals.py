@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def plural(count: float, one: str, several: str | None = None) -> str:
+def plural(count: float | None, one: str, several: str | None = None) -> str:
     """The word for so many: `one` for 1, else `several`, which is `one` with an s where nothing else is said."""
     if count == 1:
         return one

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from math import inf
@@ -28,8 +26,6 @@ from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import (
     ManifestError,
-    NotFoundError,
-    OnlineUnavailableError,
     PushError,
     RequestError,
     SpineError,
@@ -52,10 +48,10 @@ from featurestore.push.push_queue import PushAnswer
 from featurestore.push.pushed import Pushed
 from featurestore.push.pusher import TakenBack
 from featurestore.push.quarantine import QuarantinedRow
+from featurestore.push.told_pushes import ToldPushes
 from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
-from featurestore.registry.frames import named_columns
 from featurestore.registry.function_notices import told_of_change
 from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import Plan
@@ -80,7 +76,13 @@ from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
 from featurestore.reports.logged_frame import FromLog
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
-from featurestore.reports.quarantine import Quarantine, pushed_quarantine, quarantine, quarantined_rows
+from featurestore.reports.quarantine import (
+    Quarantine,
+    discard_quarantined,
+    quarantine,
+    quarantined_rows,
+    replay_quarantined,
+)
 from featurestore.reports.simulation import Faults, Real, Simulated, Simulation, simulate
 from featurestore.reports.statistics import StatisticsAsked, describe_served_hours, statistics
 from featurestore.reports.status import ViewStatus, status_of
@@ -95,7 +97,7 @@ from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
 from featurestore.sources.offline import Offline
-from featurestore.sources.sorted.optimize import Optimized, optimize, sorted_states
+from featurestore.sources.sorted.optimize import Optimized, optimize, over_sources, sorted_states
 from featurestore.sources.sorted.optimize import remove as remove_copies
 from featurestore.statistics.feature_statistics import Statistics
 from featurestore.streams.consume import StreamProject, consume, streamed
@@ -105,11 +107,10 @@ from featurestore.streams.poison import PoisonMessage
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
-from featurestore.training.parts import PART_ROWS, WrittenParts, historical_parts, snapshot_parts, whole_rows
+from featurestore.training.parts import PART_ROWS, WrittenParts, entered, historical_parts, snapshot_parts
 from featurestore.training.pinned import pinned_listing
 from featurestore.training.snapshot import TIMESTAMP, AskedInstants, snapshot
-from featurestore.training.training_frame import TrainingFrame, described_frame, enter, journalled, writable_folder
-from featurestore.types import FIRST_MICRO, LAST_MICRO
+from featurestore.training.training_frame import TrainingFrame, journalled, writable_folder
 
 _LOGGER = logging.getLogger("featurestore")
 
@@ -137,6 +138,7 @@ class FeatureStore(BoundToProcess):
     def _open(self, project: Project) -> None:
         self._project = project
         self._planning = Planning(project)
+        self._pushes = ToldPushes(lambda: project.pushing, project.push_trail)
         project.serving_log.described = partial(describe_served_hours, project)
         self._said: set[str] = set()
         self._remove: Callable[[], object] | None = None
@@ -241,11 +243,7 @@ class FeatureStore(BoundToProcess):
         then.
         """
         views = [self._project.view(view) for view in self._project.definitions.views.values()]
-        names = {view.source.name for view in views}
-        for name in sources or ():
-            if name not in names:
-                raise NotFoundError(f"No view reads a source '{name}'.{did_you_mean(name, names, noun='Sources')}")
-        chosen = [view for view in views if sources is None or view.source.name in sources]
+        chosen = over_sources(views, sources)
         return remove_copies(chosen, self.offline) if remove else optimize(chosen, self.offline)
 
     def sorted_copies(self) -> list[Optimized]:
@@ -406,14 +404,7 @@ class FeatureStore(BoundToProcess):
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
         service, now = self._service(features), self._project.now()
-        return estimate_spine(
-            spine,
-            service,
-            self.offline,
-            now=now,
-            options=options,
-            part_rows=None if part_rows is None else whole_rows(part_rows),
-        )
+        return estimate_spine(spine, service, self.offline, now=now, options=options, part_rows=part_rows)
 
     @checked
     def estimate_snapshot(
@@ -422,24 +413,11 @@ class FeatureStore(BoundToProcess):
         """The same of a snapshot, whose keys are counted about. part_rows: of `snapshot_parts`."""
         options, service = Options(with_status=with_status), self._service(features)
         instants, now = AskedInstants.of(at).at, self._project.now()
-        return estimate_snapshot(
-            service,
-            self.offline,
-            at=instants,
-            now=now,
-            options=options,
-            part_rows=None if part_rows is None else whole_rows(part_rows),
-        )
+        return estimate_snapshot(service, self.offline, at=instants, now=now, options=options, part_rows=part_rows)
 
     def _entered(self, written: WrittenParts, service: ResolvedService) -> WrittenParts:
-        project, now = self._project, self._project.now()
-        enter(written.folder, written.manifest, service, project.registry, now)
-        gathering = project.statistics.gather(named_columns(service))
-        if gathering is not None:
-            gathering.add_all(written.batches(service))
-            told, keeper = gathering.told(), project.statistics
-            keeper.keep(described_frame(written.folder, service, told, keeper, now))
-        return written
+        project = self._project
+        return entered(written, service, project.registry, project.statistics, now=project.now())
 
     def _service(self, features: Any) -> ResolvedService:
         """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said. Of a
@@ -464,11 +442,6 @@ class FeatureStore(BoundToProcess):
         asked = self._project.selection(view)
         resolved = self._project.view(asked.view)
         instant = self._project.now() if at is None else self._instant(at, "at")
-        as_of = resolved.timing.as_of(instant)
-        if as_of < FIRST_MICRO or resolved.timing.known_by(as_of) > LAST_MICRO:
-            raise RequestError(
-                f"at: at {at} the values of '{resolved.name}' are those of an instant outside the years 1 to 9999"
-            )
         return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
 
     @checked
@@ -581,11 +554,9 @@ class FeatureStore(BoundToProcess):
         take; OnlineUnavailableError then, which says what became of the rows. Raises PushError, with
         nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
-        seconds = _seconds(within_seconds)
-        answer = self._project.pushing.submit(source, rows, json=json)
-        with self._told_later(answer, source, who, request_id):
-            pushed = answer.within(seconds)
-        return self._told(source, pushed, who, request_id)
+        return self._pushes.push(
+            source, rows, json=json, who=who, request_id=request_id, within_seconds=_seconds(within_seconds)
+        )
 
     @checked
     def consume(
@@ -611,9 +582,7 @@ class FeatureStore(BoundToProcess):
         project = self._project
         config = project.config
 
-        def told(source: str, pushed: Pushed) -> None:
-            self._told(source, pushed, "featurestore consume", None)
-
+        told = partial(self._pushes.told, who="featurestore consume")
         return StreamProject(config.project, project.pushing, project.online, project.poison, config.brokers, told)
 
     @checked
@@ -658,16 +627,12 @@ class FeatureStore(BoundToProcess):
 
         ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
         """
-        done = pushed_quarantine(self._project, source).replay(_ids(ids))
-        for one in done.values():
-            if isinstance(one, Pushed):
-                self._told(source, one, None, None)
-        return done
+        return replay_quarantined(self._project, source, ids, self._pushes.told)
 
     @checked
     def discard_quarantined(self, source: str, ids: Sequence[int] | None = None) -> int:
         """Erase rows that are kept aside, without pushing them; how many. ids: only these; by default all."""
-        return pushed_quarantine(self._project, source).discard(_ids(ids))
+        return discard_quarantined(self._project, source, ids)
 
     @checked
     def submit_push(
@@ -682,11 +647,7 @@ class FeatureStore(BoundToProcess):
         made from (`push.current_rows`), they are kept only where these are the current ones still; RowsChangedError, and
         nothing is kept, where they are not.
         """
-        if not isinstance(overwrite, bool | CurrentRows):
-            raise RequestError(f"overwrite is True, False or the current rows of a key, and not {shown(overwrite)}")
-        submitted = self._project.pushing.submit(source, rows, json=json, overwrite=overwrite)
-        submitted.add_done_callback(self._teller(source, who, request_id))
-        return submitted
+        return self._pushes.submit(source, rows, json=json, who=who, request_id=request_id, overwrite=overwrite)
 
     @checked
     def key_columns(self, source: str) -> frozenset[str]:
@@ -699,35 +660,9 @@ class FeatureStore(BoundToProcess):
         within_seconds: float | None = None,
     ) -> Pushed:  # fmt: skip
         """`push` for coroutines."""
-        seconds = _seconds(within_seconds)
-        answer = await self._project.pushing.asubmit(source, rows, json=json)
-        with self._told_later(answer, source, who, request_id):
-            pushed = await answer.awaited(seconds)
-        return self._told(source, pushed, who, request_id)
-
-    def _told(self, source: str, pushed: Pushed, who: str | None, request_id: str | None) -> Pushed:
-        """What was pushed, which the trail of activity has now; and the log may have grown enough to be compacted."""
-        self._project.pushing.notice(source)
-        counts = {"accepted": pushed.accepted, "unchanged": pushed.unchanged, "late": pushed.late}
-        counts |= {"quarantined": pushed.quarantined} if pushed.quarantined else {}
-        self._project.push_trail.pushed(source, counts, who=who, request=request_id)
-        return pushed
-
-    def _teller(self, source: str, who: str | None, request_id: str | None) -> Callable[[Future[Pushed]], None]:
-        def tell(done: Future[Pushed]) -> None:
-            if not done.cancelled() and done.exception() is None:
-                self._told(source, done.result(), who, request_id)
-
-        return tell
-
-    @contextmanager
-    def _told_later(self, answer: PushAnswer, source: str, who: str | None, request_id: str | None) -> Iterator[None]:
-        """Whoever gives up waiting may have pushed all the same."""
-        try:
-            yield
-        except OnlineUnavailableError:
-            answer.add_done_callback(self._teller(source, who, request_id))
-            raise
+        return await self._pushes.apush(
+            source, rows, json=json, who=who, request_id=request_id, within_seconds=_seconds(within_seconds)
+        )
 
     @checked
     def activity(
@@ -957,10 +892,6 @@ class FeatureStore(BoundToProcess):
         the run of this number. training_set: of the frame that was written to this path or URL. since: as for `audit`. limit: so many at
         most. Raises NotFoundError and RequestError.
         """
-        if type(limit) is not int or (run is not None and type(run) is not int):
-            raise RequestError(f"limit and run are whole numbers, and not {shown(limit)} and {shown(run)}")
-        if not isinstance(training_set, str | Path | None) or not str(training_set):
-            raise RequestError(f"training_set is a path or a URL, and not {shown(training_set)}")
         self._say_naive(since, "since")
         began_at = began(since, self._project.now())
         return statistics(self._project, StatisticsAsked(feature, view, service, run, training_set, began_at, limit))
@@ -1004,17 +935,11 @@ class FeatureStore(BoundToProcess):
         of each service an hour. rows: frames to be pushed, by push source, in place of what its log has. The same seed
         gives the same report. Raises NotFoundError, RequestError, SourceError and PushError.
         """
-        if services is not None and not services:
-            raise RequestError("services is an empty list; leave it out for all of them")
-        if not isinstance(faults, Faults | None):
-            raise RequestError(f"faults is Faults(…), and not {shown(faults)}")
-        if not isinstance(rows, Mapping | None):
-            raise RequestError(f"rows is a dict of push sources and frames, and not {shown(rows)}")
         real = Real(self.config, self.catalog, self.offline, self._project.now())
         asked = Simulated(
             None if start is None else self._instant(start, "start"),
             None if end is None else self._instant(end, "end"), services,
-            faults or Faults(), seed, lookups, rows or {},
+            Faults() if faults is None else faults, seed, lookups, {} if rows is None else rows,
         )  # fmt: skip
         return simulate(real, asked, self._beside)
 
@@ -1052,12 +977,6 @@ class FeatureStore(BoundToProcess):
         now, (held,) = self.online.get([leader_key(self.config.project)])
         leads = alive_holder(held, now)
         return None if leads is None else str(leads)
-
-
-def _ids(ids: Sequence[int] | None) -> Sequence[int] | None:
-    if ids is not None and (not isinstance(ids, Sequence) or not all(type(one) is int for one in ids)):
-        raise RequestError(f"ids is a list of numbers, by which `quarantined_rows` names rows, and not {shown(ids)}")
-    return ids
 
 
 def _seconds(within_seconds: float | None) -> float:

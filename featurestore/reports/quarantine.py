@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from featurestore.declare.problems import shown
 from featurestore.declare.push import PushSource
-from featurestore.errors import NotFoundError, SourceError, did_you_mean
+from featurestore.errors import NotFoundError, PushError, RequestError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.project import Project
+from featurestore.push.pushed import Pushed
 from featurestore.push.quarantine import PushedQuarantine, QuarantinedRow
 from featurestore.report import Report, Reported, ReportTable, within
 from featurestore.semantics.rows import unmet_rows_sql
@@ -91,6 +94,29 @@ def pushed_quarantine(project: Project, name: str, *, others: list[str] | None =
         hint = did_you_mean(name, [*known, *(others or ())], noun="There are")
         raise NotFoundError(f"No {noun} '{name}' was applied.{hint}")
     return PushedQuarantine(known[name], project.offline, project.pushing)
+
+
+def replay_quarantined(
+    project: Project, source: str, ids: Sequence[int] | None, told: Callable[[str, Pushed], object]
+) -> dict[int, Pushed | PushError]:
+    """Push rows again that are kept aside (only these, by their ids) and meet by now what is expected; what became of each. told: is called
+    for each that was taken."""
+    done = pushed_quarantine(project, source).replay(_checked_ids(ids))
+    for one in done.values():
+        if isinstance(one, Pushed):
+            told(source, one)
+    return done
+
+
+def discard_quarantined(project: Project, source: str, ids: Sequence[int] | None) -> int:
+    """Erase rows that are kept aside (only these, by their ids), without pushing them; how many."""
+    return pushed_quarantine(project, source).discard(_checked_ids(ids))
+
+
+def _checked_ids(ids: Sequence[int] | None) -> Sequence[int] | None:
+    if ids is not None and (not isinstance(ids, Sequence) or not all(type(one) is int for one in ids)):
+        raise RequestError(f"ids is a list of numbers, by which `quarantined_rows` names rows, and not {shown(ids)}")
+    return ids
 
 
 def _asked(session: Session, view: ResolvedView) -> dict[str, int]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from featurestore.declare.problems import shown
 from featurestore.declare.sources import is_url
 from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa
@@ -45,6 +46,10 @@ class StatisticsAsked:
 def statistics(project: Project, asked: StatisticsAsked) -> Statistics:
     """Kept statistics, the newest first. Raises RequestError where words exclude each other, and NotFoundError where nothing is kept of what
     bears a name, nor is anything defined that does."""
+    if type(asked.limit) is not int or (asked.run is not None and type(asked.run) is not int):
+        raise RequestError(f"limit and run are whole numbers, and not {shown(asked.limit)} and {shown(asked.run)}")
+    if not isinstance(asked.training_set, str | Path | None) or not str(asked.training_set):
+        raise RequestError(f"training_set is a path or a URL, and not {shown(asked.training_set)}")
     given = {name: getattr(asked, name) for name in ("view", "service", "run", "training_set")}
     said = [name for name, value in given.items() if value is not None]
     if len(said) > 1:

@@ -30,6 +30,9 @@ from featurestore.durable.parquet import parquet_file, restored
 from featurestore.errors import FeatureStoreError, FilesChangedError, RequestError
 from featurestore.lazy import pa, pq
 from featurestore.plurals import plural
+from featurestore.registry.frames import named_columns
+from featurestore.registry.kept_statistics import StatisticsKeeper
+from featurestore.registry.store import Registry
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
@@ -39,7 +42,7 @@ from featurestore.training.manifest import library_versions, load_manifest
 from featurestore.training.snapshot import check_snapshot, keys_at, write_keys
 from featurestore.training.spine import SpineFiles, SpineRows, chunks_of
 from featurestore.training.spine_table import load_chunk
-from featurestore.training.training_frame import TrainingFrame, check_names, manifest_beside
+from featurestore.training.training_frame import TrainingFrame, check_names, described_frame, enter, manifest_beside
 
 FORMAT = 1
 """Of the plan, and of how parts are named."""
@@ -173,6 +176,24 @@ def snapshot_parts(
         return SpineRows(lambda: keys_at(service, SpineFiles.of(keys_file).read(part.first, part.length), part.at), 0)
 
     return work.run(asked, now=now, begin=begin, parts=parts, rows=rows)
+
+
+def entered(
+    written: WrittenParts, service: ResolvedService, registry: Registry, statistics: StatisticsKeeper, *, now: int
+) -> WrittenParts:
+    """A frame in parts that was written by `now` (µs), which the registry has from now on, with its statistics where any are kept."""
+    enter(written.folder, written.manifest, service, registry, now)
+    gathering = statistics.gather(named_columns(service))
+    if gathering is not None:
+        gathering.add_all(written.batches(service))
+        statistics.keep(described_frame(written.folder, service, gathering.told(), statistics, now))
+    return written
+
+
+def check_part_rows(part_rows: Any) -> None:
+    """RequestError where a caller says how many rows a part has, and that is no number of rows."""
+    if part_rows is not None:
+        whole_rows(part_rows)
 
 
 def whole_rows(part_rows: Any) -> int:

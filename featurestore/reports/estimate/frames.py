@@ -23,6 +23,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import Listing, check_options
 from featurestore.training.kernel import Options, answer_rows
+from featurestore.training.parts import check_part_rows
 from featurestore.training.snapshot import check_snapshot, keys_at
 from featurestore.training.spine import CHUNK_ROWS, SpineChunk, SpineFiles, chunks_of
 from featurestore.training.spine_table import load_chunk
@@ -117,7 +118,9 @@ def _by_source(views: Iterable[ResolvedView]) -> dict[str, list[ResolvedView]]:
 def estimate_spine(
     spine: Any, service: ResolvedService, offline: Offline, *, now: int, options: Options, part_rows: int | None = None
 ) -> Estimate:
-    """What the training frame of a spine takes, written to a Parquet file, or in parts of so many rows. Raises SpineError, SourceError."""
+    """What the training frame of a spine takes, written to a Parquet file, or in parts of so many rows. Raises SpineError, SourceError and
+    RequestError."""
+    check_part_rows(part_rows)
     check_options(service, options)
     asked = _asked_of(spine)
     check_names(asked.sample.column_names, [column.name for column in service.columns])
@@ -133,6 +136,7 @@ def estimate_snapshot(
     service: ResolvedService, offline: Offline, *, at: Sequence[int], now: int, options: Options, part_rows: int | None = None
 ) -> Estimate:  # fmt: skip
     """What a snapshot of so many instants (µs) takes, written to a Parquet file. Raises SpineError, SourceError."""
+    check_part_rows(part_rows)
     check_snapshot(service)
     if not at:
         raise RequestError("at: a snapshot needs an instant, or several")

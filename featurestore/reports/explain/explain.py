@@ -48,6 +48,7 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import again
 from featurestore.sources.unreadable import engine_words
+from featurestore.types import FIRST_MICRO, LAST_MICRO
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 COPIED_MAX_CELLS = 10_000_000
@@ -75,6 +76,10 @@ def explain(view: ResolvedView, offline: Offline, key: Mapping[str, Any], *, at:
     cannot be read.
     """
     as_of = view.timing.as_of(at)
+    if as_of < FIRST_MICRO or view.timing.known_by(as_of) > LAST_MICRO:
+        raise RequestError(
+            f"at: at {to_datetime(at)} the values of '{view.name}' are those of an instant outside the years 1 to 9999"
+        )
     return _answered(AskedView(view, at, as_of, view.timing.known_by(as_of)), offline, key, limit=limit)
 
 

@@ -14,6 +14,7 @@ from featurestore.catalog import Catalog
 from featurestore.clock import to_datetime
 from featurestore.config import Config
 from featurestore.declare.durations import parse_duration
+from featurestore.declare.problems import shown
 from featurestore.declare.services import FeatureService
 from featurestore.errors import RequestError
 from featurestore.reports.simulation.advice import advice_on, notes_on
@@ -44,6 +45,14 @@ class Simulated:
     """Requests of each service an hour."""
     rows: Mapping[str, Any] = field(default_factory=dict)
     """Frames in place of the logs of push sources, by name."""
+
+    def __post_init__(self) -> None:
+        if self.services is not None and not self.services:
+            raise RequestError("services is an empty list; leave it out for all of them")
+        if not isinstance(self.faults, Faults):
+            raise RequestError(f"faults is Faults(…), and not {shown(self.faults)}")
+        if not isinstance(self.rows, Mapping):
+            raise RequestError(f"rows is a dict of push sources and frames, and not {shown(self.rows)}")
 
 
 @dataclass(frozen=True)

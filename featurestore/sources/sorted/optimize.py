@@ -10,7 +10,7 @@ from featurestore.declare.sources import FileSource, Source
 from featurestore.durable.disk import told
 from featurestore.durable.lock import BusyError, exclusive
 from featurestore.durable.own_folder import own_folder
-from featurestore.errors import SourceError
+from featurestore.errors import NotFoundError, SourceError, did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.plurals import plural
 from featurestore.report import plain
@@ -80,6 +80,16 @@ class Optimized:
         beside = f"; {rest} {plural(rest, 'is', 'are')} read as they lie" if rest else ""
         made = f"; {self.made} copied now" if self.made else ""
         return f"{of}: a sorted copy of {self.copied} of {self.files} {plural(self.files, 'file')}, {self.rows:,} {plural(self.rows, 'row')}, {self.bytes:,} {plural(self.bytes, 'byte')}{made}{beside}"
+
+
+def over_sources(views: Iterable[ResolvedView], sources: Sequence[str] | None) -> list[ResolvedView]:
+    """Those of the views that are over these sources, or all. NotFoundError where a source has none."""
+    every = list(views)
+    names = {view.source.name for view in every}
+    for name in sources or ():
+        if name not in names:
+            raise NotFoundError(f"No view reads a source '{name}'.{did_you_mean(name, names, noun='Sources')}")
+    return [view for view in every if sources is None or view.source.name in sources]
 
 
 def optimize(views: Iterable[ResolvedView], offline: Offline) -> list[Optimized]:
