@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import httptools
 from starlette.types import Receive, Scope, Send
@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from featurestore.plurals import plural
 from featurestore.server.edge import SECURITY
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
+from featurestore.server.received import HEAD, HEADERS
 from featurestore.server.request_ids import REQUEST_ID, note_ids, request_id_of
 from featurestore.server.sender import Sender
 from featurestore.settings import ServerConfig
@@ -41,12 +42,19 @@ PIPELINED = 100
 PIECE_BYTES = 16 << 10
 """Bytes that are parsed before the limits are looked at again; a socket gives 256 KiB at once."""
 
-HEADERS = 100
+FIELDS = 100
 """Fields of a head."""
 
 BESIDE = 2
 """Bytes that a message may have beside each byte of its body, such as the sizes of chunks, and twice `header_bytes` more."""
 
+KNOWN_BYTES, KNOWN_TRIES = 4096, 4
+"""Bytes of a head that is kept for the next request, and how many in a row may be kept for nothing."""
+
+_EACH_ITS_OWN = {b"transfer-encoding", b"expect", b"upgrade", b"x-request-id", b"traceparent"}
+"""Fields of a head whose request is not whole, or that the next one has not again."""
+
+_LENGTH = b"content-length"
 _LOGGER = logging.getLogger("featurestore.server")
 _ABSOLUTE = re.compile(rb"[a-z][a-z0-9+.-]*://([^/?#]*)", re.IGNORECASE)
 
@@ -154,11 +162,82 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
+class _KnownHead(NamedTuple):
+    """The head of a request as it was parsed. A client sends the same one again and again, but for the length of the body: `before` and
+    `after` are what stands around that, and `place` is its number among the fields."""
+
+    before: bytes
+    after: bytes
+    scope: dict[str, Any]
+    headers: list[tuple[bytes, bytes]]
+    place: int
+    by_name: dict[bytes, bytes]
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body of a whole request that begins with this head; None where some bytes are not that."""
+        if not data.startswith(self.before):
+            return None
+        end = data.find(b"\r", len(self.before))
+        if end < 0 or not data.startswith(self.after, end):
+            return None
+        body = data[end + len(self.after) :]
+        return body if data[len(self.before) : end] == b"%d" % len(body) else None
+
+
+def _known_head(data: bytes, scope: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> _KnownHead | None:
+    """The head of a request of which some bytes are the whole; None where it is not to be kept."""
+    end = data.find(b"\r\n\r\n")
+    names = [name for name, _ in headers]
+    if end > KNOWN_BYTES or names.count(_LENGTH) != 1 or not _EACH_ITS_OWN.isdisjoint(names):
+        return None
+    place, at = names.index(_LENGTH), 0
+    for line in data[:end].split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == _LENGTH:
+            digits = value.strip(b" \t")
+            begin = at + line.index(digits, len(name) + 1)
+            after = data[begin + len(digits) : end + 4]
+            found = _KnownHead(data[:begin], after, {**scope, HEAD: {}}, headers, place, dict(headers))
+            return found if digits and found.body_of(data) is not None else None
+        at += len(line) + 2
+    return None
+
+
+class _WholeCycle(RequestResponseCycle):
+    """Of a request that was all there when it began."""
+
+    def __init__(self, of: Connection, scope: dict[str, Any], body: bytes) -> None:
+        super().__init__(
+            scope=scope,  # type: ignore[arg-type]
+            transport=of.transport,
+            flow=of.flow,
+            logger=of.logger,
+            access_logger=of.access_logger,
+            access_log=of.access_log,
+            default_headers=of.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=of.on_response_complete,
+        )
+        self.more_body = False
+        self._whole: bytes | None = body
+
+    async def receive(self) -> Any:
+        """The body, and then that the client has gone, once that is so."""
+        body, self._whole = self._whole, None
+        if body is None or self.disconnected:
+            return await super().receive()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
 class Connection(HttpToolsProtocol):
     """One connection of the server that `featurestore serve` runs."""
 
     _all: Connections
-    _chunk = _fed = _body_fed = _trailer_bytes = 0
+    _chunk = _fed = _body_fed = _trailer_bytes = _begun = _tries = 0
+    _known: _KnownHead | None = None
+    _parsed: dict[str, Any]
     _in_message = _in_head = _refused = _is_behind = False
     _why: BadRequest | None = None
     _last: RequestResponseCycle | None = None
@@ -237,11 +316,16 @@ class Connection(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Read a piece, unless there are too many bytes for a head, or beside a body."""
+        is_first, begun = not self._in_message, self._begun
+        if is_first and self._known is not None and self._takes_known(self._known, data):
+            return
         self._chunk = len(data)
         self._fed += len(data)
         self._read(data)
         if not self._in_message:
             self._fed = 0
+            if is_first and self._begun == begun + 1 and self._tries < KNOWN_TRIES:
+                self._learn(data)
         elif not self._refused and not self.transport.is_closing():
             self._all.idle.pop(self, None)
             self._all.receiving.setdefault(self, self._now())
@@ -250,6 +334,33 @@ class Connection(HttpToolsProtocol):
                 self.refuse(self._too_large())
             elif self._fed - self._body_fed > 2 * limit + BESIDE * self._body_fed:
                 self.refuse(BadRequest("The body comes in chunks that are too small, or has too much beside it"))
+
+    def _takes_known(self, known: _KnownHead, data: bytes) -> bool:
+        """Begin the request that some bytes are, without parsing its head again; False where they are no whole one with that head, or
+        something is to be done that is not usual."""
+        if not self.cycle.response_complete or self._all.is_draining or self.transport.is_closing():
+            return False
+        body = known.body_of(data)
+        if body is None:
+            return False
+        self._tries = 0
+        self._all.idle.pop(self, None)
+        length, self.headers = b"%d" % len(body), known.headers.copy()
+        self.headers[known.place] = _LENGTH, length
+        scope: Any = {
+            **known.scope, "headers": self.headers, "state": self.app_state.copy(),
+            HEADERS: {**known.by_name, _LENGTH: length},
+        }  # fmt: skip
+        self.scope, self.cycle = scope, _WholeCycle(self, scope, body)
+        self._cycles.append(self.cycle)
+        self._start_asgi_task(self.cycle, self.app)
+        return True
+
+    def _learn(self, data: bytes) -> None:
+        """Keep the head of the request that some bytes were, where the next one may have the same."""
+        self._known, self._tries = None, self._tries + 1
+        if not self._refused and self.cycle.keep_alive and self.limit_concurrency is None:
+            self._known = _known_head(data, self._parsed, self.headers)
 
     def _read(self, data: bytes) -> None:
         """Have some bytes parsed. An `Upgrade` is ignored, as RFC 9110 lets a server do: the parser, which would take the rest
@@ -284,6 +395,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request; of the bytes that are being read, those before it belonged to others."""
         super().on_message_begin()
+        self._begun += 1
         self._in_message = self._in_head = True
         self._fed, self._chunk, self._body_fed, self._trailer_bytes = max(self._chunk, 0), 0, 0, 0
 
@@ -294,8 +406,8 @@ class Connection(HttpToolsProtocol):
             self._trailer_bytes += len(name) + len(value) + len(b": \r\n")
             if self._trailer_bytes > self._all.config.header_bytes:
                 self._why = self._too_large()
-        elif len(self.headers) >= HEADERS:
-            self._why = LimitError("header_bytes", f"The head has more than {HEADERS} fields", status=431)
+        elif len(self.headers) >= FIELDS:
+            self._why = LimitError("header_bytes", f"The head has more than {FIELDS} fields", status=431)
         else:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
@@ -324,6 +436,7 @@ class Connection(HttpToolsProtocol):
         self._all.idle.pop(self, None)
         self._take_host_of_target()
         super().on_headers_complete()
+        self._parsed = {**self.scope}
         if self._all.is_draining:
             self.end_with_answer()
         self._cycles.append(self.cycle)

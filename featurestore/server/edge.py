@@ -25,7 +25,7 @@ from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
 from featurestore.server.page import STYLE
 from featurestore.server.problems import ERROR, BadRequest, problem_of
-from featurestore.server.received import counted, headers_of
+from featurestore.server.received import HEAD, counted, headers_of
 from featurestore.server.request_ids import HEADER, note_ids, request_id_of
 
 _LOGGER = logging.getLogger("featurestore.server")
@@ -45,6 +45,9 @@ ALWAYS = {"/healthz", "/readyz", "/metrics"}
 
 
 FORMS = frozenset({FORM})
+
+CHECKED = "checked"
+"""What is kept of a head by which a request was taken."""
 
 
 class _Passing:
@@ -126,8 +129,7 @@ class HttpEdge:
         if self._compatible is not None:
             passing.route = self._compatible.route_of(scope, path)
         try:
-            headers = headers_of(scope)
-            note_ids(scope, headers)
+            headers = _headers(scope)
             if path not in ALWAYS:
                 self._limits.enter()
                 entered = True
@@ -165,9 +167,22 @@ class HttpEdge:
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool, also: Container[bytes]) -> None:
         """Whether a request is taken at all, whoever asks."""
+        head = scope.get(HEAD)
+        if head is not None and CHECKED in head:
+            return
         check_origin(scope, headers, self._limits.config.hosts)
         if typed or (scope["method"] in BODIES and has_body(headers)):
             check_type(headers, also=also)
+            if head is not None:
+                head[CHECKED] = True
+
+
+def _headers(scope: Scope) -> Mapping[bytes, bytes]:
+    """The headers of a request, by whose ids it is known from now on; a head that came before has none."""
+    headers = headers_of(scope)
+    if HEAD not in scope:
+        note_ids(scope, headers)
+    return headers
 
 
 def _log(error: Exception, scope: Scope, path: str) -> None:

@@ -12,6 +12,10 @@ from featurestore.server.limits import SMALL_BYTES, Room, ServerLimits
 HEADERS = "featurestore.headers"
 """Where the scope of a request has its headers by name, once the edge has read them."""
 
+HEAD = "featurestore.head"
+"""Where the scope of a request has what was found of its head before, where the connection has seen the same one but for its length;
+whoever finds something that the rest of the head decides may keep it there."""
+
 
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     """The headers of a request by their names, which are in lower case; of two of one name the last."""
