@@ -24,6 +24,9 @@ WITH_REDIRECTIONS = {} if _PARSER is None else {"parser_class": _PARSER}
 MIN_WAIT_SECONDS = 0.001
 """Seconds that a socket is given at least: 0 would mean not to wait at all, and to fail in another way."""
 
+SLACK_SECONDS = 0.001
+"""Seconds by which what a socket was told before may differ from what is left."""
+
 
 class Deadline:
     """When a caller is to be answered: what is left of its seconds is all that each step may take, a retry included."""
@@ -43,9 +46,13 @@ class Deadline:
         return time.monotonic() + pause < self._at
 
     def limit(self, connection: Any) -> None:
-        """Let what a connection sends or reads next take no longer than what is left."""
-        if connection._sock is not None:
-            connection._sock.settimeout(self.left())
+        """Let what a connection sends or reads next take no longer than what is left, but for SLACK_SECONDS: to tell its socket is a
+        call of the system, for which the thread gives Python's lock away."""
+        sock = connection._sock
+        if sock is not None:
+            left, told = self.left(), sock.gettimeout()
+            if told is None or abs(told - left) > SLACK_SECONDS:
+                sock.settimeout(left)
 
 
 class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
@@ -115,5 +122,6 @@ def brought_up(connection: Any, deadline: Deadline, *, connect: float) -> None:
     """Connect where that is not so, and let what is sent or read next end by the deadline."""
     left = deadline.left()
     connection.socket_timeout, connection.socket_connect_timeout = left, min(connect, left)
-    connection.connect()
+    if connection._sock is None:  # else it does nothing, by way of what tries again
+        connection.connect()
     deadline.limit(connection)
