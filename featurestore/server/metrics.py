@@ -6,7 +6,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from operator import add
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -50,17 +52,31 @@ TOKENS = "(tokens)"
 OUTCOMES = ("accepted", "unchanged", "late", "quarantined")
 
 
-class _OfService(NamedTuple):
+class _LookupCounters(NamedTuple):
+    """Of one service and principal."""
+
+    requests: Counter
     rows: Counter
     values: tuple[Counter, ...]
     """By the number of the status."""
 
 
+class _Tally:
+    """What was looked up by one principal of one service since it was told last."""
+
+    __slots__ = ("requests", "rows", "values")
+
+    def __init__(self) -> None:
+        self.requests = self.rows = 0
+        self.values = [0] * len(Status)
+        """By the number of the status."""
+
+
 class Metrics:
     """The metrics of one application; it is told of what passes, from the event loop and from lanes alike.
 
-    Label values are what is applied, what keys are called and what the code names, never what a client sends. The counters of each set of labels are
-    kept, so that a request looks up no labels.
+    Label values are what is applied, what keys are called and what the code names, never what a client sends. Lookups are counted here, and
+    Prometheus's counters are told when somebody asks for them; in one of several workers, which asks for those of all, at once.
     """
 
     def __init__(self, store: FeatureStore, limits: ServerLimits) -> None:
@@ -102,8 +118,10 @@ class Metrics:
         store.when_statistics_fail(failures.inc)
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._calls: dict[tuple[str, str], Histogram] = {}
-        self._services: dict[str, _OfService] = {}
-        self._askers: dict[tuple[str, str], Counter] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._lookups: dict[tuple[str, str], _LookupCounters] = {}
+        self._tallying = Lock()  # lanes count too
+        self._is_shared = SHARED in os.environ
         self._sources: dict[str, tuple[Counter, ...]] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -144,28 +162,40 @@ class Metrics:
     def looked_up(self, scope: Scope, result: OnlineResult, *, is_service: bool) -> None:
         """The answer to a lookup, by a service's name or by features. The scope is told what was asked for."""
         name = result.service.name if is_service else FEATURES
-        scope[ASKED] = "service", name, len(result)
+        rows = len(result)
+        scope[ASKED] = "service", name, rows
         if result.request is not None:  # the id under which it is logged
             scope[REQUEST] = result.request
-        counters = self._services.get(name)
-        if counters is None:
-            values = tuple(self._values.labels(name, status.name) for status in Status)
-            counters = self._services[name] = _OfService(self._lookup_rows.labels(name), values)
-        counters.rows.inc(len(result))
-        self._asker(name, principal_of(scope).name).inc()
-        for status, count in enumerate(result.status_counts()):
-            if count:
-                counters.values[status].inc(count)
+        principal = principal_of(scope).name
+        if principal.startswith("jwt:"):  # an issuer's tokens may have any number of names, and are one
+            principal = TOKENS
+        counts = result.status_counts()
+        with self._tallying:
+            tally = self._tallies.get((name, principal))
+            if tally is None:
+                tally = self._tallies[name, principal] = _Tally()
+            tally.requests += 1
+            tally.rows += rows
+            tally.values = list(map(add, tally.values, counts))
+        if self._is_shared:  # other workers tell of it too
+            self._tell()
 
-    def _asker(self, service: str, principal: str) -> Counter:
-        """The counter of who asks for a service. An issuer's tokens may have any number of names, and are one."""
-        counter = self._askers.get((service, principal))
-        if counter is None:
-            shown = TOKENS if principal.startswith("jwt:") else principal
-            counter = self._asked.labels(service, shown)
-            if shown == principal:
-                self._askers[service, principal] = counter
-        return counter
+    def _tell(self) -> None:
+        """Add to the counters what was looked up since they were told last. A counter takes longer than all that is counted of a lookup."""
+        with self._tallying:
+            tallies, self._tallies = self._tallies, {}
+        for (service, principal), tally in tallies.items():
+            counters = self._lookups.get((service, principal))
+            if counters is None:
+                values = tuple(self._values.labels(service, status.name) for status in Status)
+                counters = self._lookups[service, principal] = _LookupCounters(
+                    self._asked.labels(service, principal), self._lookup_rows.labels(service), values
+                )
+            counters.requests.inc(tally.requests)
+            counters.rows.inc(tally.rows)
+            for counter, count in zip(counters.values, tally.values, strict=True):
+                if count:
+                    counter.inc(count)
 
     def pushed(self, scope: Scope, source: str, counts: Pushed) -> None:
         """What became of the rows of a push. The scope is told what was asked for."""
@@ -218,6 +248,7 @@ class Metrics:
         """All metrics, of all workers, and their media type: Prometheus's text, or OpenMetrics where `Accept` asks for it."""
         encode, media_type = choose_encoder(accept)
         self._look()
+        self._tell()
         folder = os.environ.get(SHARED)
         if folder is None:
             return encode(self._registry), media_type
