@@ -14,6 +14,8 @@ from featurestore.elsewhere import BY_PLACE, elsewhere
 from featurestore.errors import RequestError
 
 V = TypeVar("V", bound=Callable[..., Any])
+TYPES_HELD = 1_000
+"""Types of what is given to one verb that are remembered."""
 
 
 class _Kind(NamedTuple):
@@ -47,20 +49,26 @@ def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
     places = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
 
     looked_at = [(place, name, kinds[name]) for place, name in enumerate(places) if name in kinds]
+    unsure: dict[tuple[Any, ...], list[str]] = {}
+    """By the names that are said and the types of what is said, the names whose values must be looked at."""
 
     def given(args: tuple[Any, ...], said: dict[str, Any]) -> Sequence[Any]:
-        if not names.issuperset(said):
+        types = (*said, *map(type, said.values()))
+        left = unsure.get(types)
+        if left is None:
             for name in said.keys() - names:
                 _refuse(verb, name)
+            left = _keep(unsure, types, _unsure(kinds, said))
         if len(args) > len(places):
             _refuse(verb, BY_PLACE)
-        own = list(args)
-        for place, name, kind in looked_at:
-            if place < len(own):
-                own[place] = _checked(name, own[place], kind)
-        for name, kind in kinds.items():
-            if name in said and type(said[name]) not in kind.types:
-                said[name] = _checked(name, said[name], kind)
+        own: Sequence[Any] = args
+        if looked_at and args:
+            own = list(args)
+            for place, name, kind in looked_at:
+                if place < len(own):
+                    own[place] = _checked(name, own[place], kind)
+        for name in left:
+            said[name] = _checked(name, said[name], kinds[name])
         return own
 
     if inspect.iscoroutinefunction(verb):
@@ -76,6 +84,18 @@ def _held(verb: V, kinds: Mapping[str, _Kind]) -> V:
         return verb(self, *given(args, said), **said)
 
     return cast("V", call)
+
+
+def _unsure(kinds: Mapping[str, _Kind], said: Mapping[str, Any]) -> list[str]:
+    """The names of what is said whose values must be looked at, as their types do not tell."""
+    return [name for name, kind in kinds.items() if name in said and type(said[name]) not in kind.types]
+
+
+def _keep(held: dict[tuple[Any, ...], list[str]], types: tuple[Any, ...], found: list[str]) -> list[str]:
+    if len(held) >= TYPES_HELD:
+        held.clear()
+    held[types] = found
+    return found
 
 
 def _refuse(verb: Callable[..., Any], word: str) -> None:
@@ -120,6 +140,8 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    if type(value) is float:
+        return not math.isnan(value)
     if _is_bool(value) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
         return False
     return not math.isnan(value)
