@@ -145,6 +145,14 @@ class _FeatureReading:
     until: int | None
     """The one that says when the validity of its row ends; None: it has no end."""
 
+    ttl: int | None
+    """How far back its rows count (µs); None: its window says it, or nothing does."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its own state says all, whenever it is read."""
+        return self.ttl is None and self.until is None
+
 
 _Merge = tuple[tuple[int, Span | None], int]
 """A merged state: the number of its series and its span, and its place among the aggregates merged over them."""
@@ -188,36 +196,43 @@ class ViewTiles:
             return None if merge is None else firsts[merge[0]] + merge[1]
 
         self._readings = [
-            _FeatureReading(feature, algebra, firsts[own[0]] + own[1], place(newest), place(until))
+            _FeatureReading(
+                feature, algebra, firsts[own[0]] + own[1], place(newest), place(until),
+                view.ttl if feature.span is None else None,
+            )
             for feature, algebra, own, newest, until in found
+        ]  # fmt: skip
+        self._finishes = [
+            (reading.algebra.finish_many if reading.is_settled else None, reading.state, reading)
+            for reading in self._readings
         ]
         self.conditions = tuple(dict.fromkeys(f.where for f in view.features if f.where is not None))
 
     def columns(self, tiles: TileReader, as_of: int) -> tuple[list[list[Any]], list[list[Status]]]:
         """For each feature, in the view's order, the values and the statuses at `as_of` of keys that are known."""
         states = tiles.merged([TileRange(series, *_reach(span, as_of), own) for series, span, own in self._windows])
-        found = [self._finished(reading, states, as_of) for reading in self._readings]
+        found = [
+            finish(states[own]) if finish is not None else _judged(reading, states, as_of)
+            for finish, own, reading in self._finishes
+        ]
         return [values for values, _ in found], [statuses for _, statuses in found]
 
-    def _finished(
-        self, reading: _FeatureReading, states: Sequence[Sequence[State]], as_of: int
-    ) -> tuple[list[Any], list[Status]]:
-        feature, algebra, own = reading.feature, reading.algebra, states[reading.state]
-        ttl = self.view.ttl if feature.span is None else None
-        if ttl is None and reading.until is None:
-            return algebra.finish_many(own)
-        expired: set[int] = set()
-        if ttl is not None:
-            own = [_within_ttl(state, as_of, ttl) for state in own]
-            newest = own if reading.newest is None else [_within_ttl(s, as_of, ttl) for s in states[reading.newest]]
-            expired = {row for row, state in enumerate(newest) if not state}
-        if reading.until is not None:
-            ends = map(UNTIL_FOLD.finish, states[reading.until])
-            expired |= {row for row, (until, _) in enumerate(ends) if until is not None and ended(until, as_of)}
-        values, statuses = algebra.finish_many(own)
-        if expired:
-            expire(expired, values, statuses, feature.default)
-        return values, statuses
+
+def _judged(reading: _FeatureReading, states: Sequence[Sequence[State]], as_of: int) -> tuple[list[Any], list[Status]]:
+    """The values and statuses of a feature whose rows may have gone out of its ttl, or come to their end."""
+    feature, own, ttl = reading.feature, states[reading.state], reading.ttl
+    expired: set[int] = set()
+    if ttl is not None:
+        own = [_within_ttl(state, as_of, ttl) for state in own]
+        newest = own if reading.newest is None else [_within_ttl(s, as_of, ttl) for s in states[reading.newest]]
+        expired = {row for row, state in enumerate(newest) if not state}
+    if reading.until is not None:
+        ends = map(UNTIL_FOLD.finish, states[reading.until])
+        expired |= {row for row, (until, _) in enumerate(ends) if until is not None and ended(until, as_of)}
+    values, statuses = reading.algebra.finish_many(own)
+    if expired:
+        expire(expired, values, statuses, feature.default)
+    return values, statuses
 
 
 def _index(aggregates: dict[Any, PartialAggregate], aggregate: PartialAggregate) -> int:
