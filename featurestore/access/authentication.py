@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in lower case and values, as ASGI has them."""
 
+_CREDENTIALS = {b"authorization", b"x-api-key"}
 REALM = 'Bearer realm="featurestore"'
 
 RENEW_SECONDS, WAIT_SECONDS, KEEP_SECONDS = 1.0, 2.0, 60.0
@@ -176,14 +177,14 @@ def check_open_host(host: str) -> None:
 def _credential(headers: Headers) -> str:
     """The one key or token that a request brings: `Authorization: Bearer …`, or `X-API-Key: …`."""
     found = []
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, rest = value.strip().partition(b" ")
-            if scheme.lower() != b"bearer":
-                raise _refused("The scheme of Authorization must be Bearer")
-            found.append(rest.strip())
-        elif name == b"x-api-key":
+    for name, value in [header for header in headers if header[0] in _CREDENTIALS]:
+        if name == b"x-api-key":
             found.append(value.strip())
+            continue
+        scheme, _, rest = value.strip().partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise _refused("The scheme of Authorization must be Bearer")
+        found.append(rest.strip())
     if not found or found == [b""]:
         raise UnauthenticatedError(
             "The request brings no key. Send one as 'Authorization: Bearer KEY'; featurestore keys create makes one",

@@ -27,10 +27,13 @@ class JudgedSlots:
 
         Raises LookupError where a record has no slot for it in the edition.
         """
-        held = [record for record in records if record is not None]
+        held: Sequence[Any] = records
+        if None in records:
+            held = [record for record in records if record is not None]
         rows = self._codec.rows(held, base, edition=edition)
-        times, ttl = [time for time in rows.event_times if time is not None], self._view.ttl
-        if times and len(times) == len(held) and not expired(min(times), min(rows.untils), base, ttl):
+        times: Sequence[Any] = rows.event_times
+        ttl = self._view.ttl
+        if held and None not in times and not expired(min(times), min(rows.untils), base, ttl):
             judged = [Status.PRESENT] * len(held)  # where the earliest times have not expired, none has
             if self.shares_statuses and len(held) == len(records):
                 return [judged], rows.columns

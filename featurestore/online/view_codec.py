@@ -186,6 +186,10 @@ class ViewCodec:
         self._lead = 2 if self._has_until else 1
         self._long = tuple(i for i, of in enumerate(self._types) if of.wire is None)
         self._from_wire = tuple((i, FROM_WIRE[of.kind](of)) for i, of in enumerate(self._types) if of.kind in FROM_WIRE)
+        of_place: dict[int, Any] = dict(self._from_wire)
+        self._tails = tuple((i, of_place.pop(i, bytes)) for i in self._long)
+        self._fixed = tuple(of_place.items())
+        """What becomes of the bytes behind the fixed part, and of what lies in that; a place and a function each."""
 
     def key(self, values: Sequence[Any]) -> bytes:
         """The store's key for canonical key scalars, none of them null."""
@@ -281,7 +285,8 @@ class ViewCodec:
         for i, convert in self._from_wire:
             columns[i] = list(map(convert, columns[i]))
         odd, width = [], len(columns)
-        for row, bits in enumerate(nulls):
+        usual = nulls.count(self._no_nulls) == len(nulls)
+        for row, bits in enumerate(nulls if not usual else ()):
             if bits != self._no_nulls:
                 for i in _set_bits(bits):
                     if i < width:
@@ -299,7 +304,7 @@ class ViewCodec:
         if form != FORMAT or flags != _flags(edition, 1) or instant > base:
             return self._one_by_one([record], base, edition)
         event_time, until, values, odd = self._decoded(fixed, record, self._first.size)
-        return Rows((event_time,), (until,), [[value] for value in values], [(0, i) for i in odd])
+        return Rows((event_time,), (until,), list(zip(values, strict=True)), [(0, i) for i in odd] if odd else ())
 
     def _one_by_one(self, records: Sequence[bytes], base: int, edition: int) -> Rows:
         slots = [self.slot(record, base, edition=edition) for record in records]
@@ -337,13 +342,13 @@ class ViewCodec:
     def _decoded(self, fixed: Sequence[Any], record: bytes, tail: int) -> Row:
         lead = self._lead
         values = list(fixed[lead + 1 :])
-        for i in self._long:
-            length = values[i]
-            values[i] = record[tail : tail + length]
-            tail += length
-        for i, convert in self._from_wire:
+        for i, convert in self._tails:
+            end = tail + values[i]
+            values[i] = convert(record[tail:end])
+            tail = end
+        for i, convert in self._fixed:
             values[i] = convert(values[i])
-        odd = []
+        odd: list[int] = []
         if fixed[lead] != self._no_nulls:
             for i in _set_bits(fixed[lead]):
                 if i < len(values):

@@ -108,6 +108,7 @@ class HotRoutes:
         self.store, self._pinned, self._limits, self.config = store, pinned, limits, limits.config
         self._metrics = metrics
         self._costs: dict[str | tuple[str, ...], LookupCost] = {}
+        self._as_json, self._as_arrow = partial(self.looked_up, AS_JSON), partial(self.looked_up, AS_ARROW)
 
     async def take(
         self, answers: Callable[[HotCall, bytes], Awaitable[HttpAnswer]], scope: Scope, receive: Receive, send: Send
@@ -130,7 +131,7 @@ class HotRoutes:
     async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
         as_arrow = ARROW_ASKED in headers_of(scope).get(b"accept", b"")
-        await self.take(partial(self.looked_up, AS_ARROW if as_arrow else AS_JSON), scope, receive, send)
+        await self.take(self._as_arrow if as_arrow else self._as_json, scope, receive, send)
 
     async def looked_up(self, form: LookupForm, call: HotCall, body: bytes) -> HttpAnswer:
         """The answer to a lookup in one of its forms."""

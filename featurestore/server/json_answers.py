@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import orjson
@@ -108,7 +107,9 @@ class _AnswerForm:
         """Each row's statuses."""
         lists, places = judged
         first = tuple([statuses[0] for statuses in lists])
-        if all(statuses.count(of) == len(statuses) for statuses, of in zip(lists, first, strict=True)):
+        if len(lists[0]) == 1 or all(
+            statuses.count(of) == len(statuses) for statuses, of in zip(lists, first, strict=True)
+        ):
             return [self._status_text(places, bytes(first))] * len(lists[0])
         rows = list(map(bytes, zip(*lists, strict=True)))
         texts = {row: self._status_text(places, row) for row in {*rows}}
@@ -142,7 +143,8 @@ _FORMS: dict[tuple[str, str], _AnswerForm] = {}
 
 def _are_finite(columns: Iterable[Sequence[float | None]]) -> bool:
     """Whether there is neither NaN nor an infinity among them; False also where their sum overflows."""
-    return math.isfinite(sum(filter(None, chain.from_iterable(columns))))  # neither null nor zero; NaN is kept
+    sums = [sum(filter(None, column)) if None in column else sum(column) for column in columns]  # type: ignore[arg-type]
+    return math.isfinite(sum(sums))
 
 
 @lru_cache(maxsize=256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
@@ -59,25 +60,25 @@ class Sender:
     def _begins(self, message: Message) -> bool:
         """Make the head of an answer; False where it is not usual."""
         cycle, length = self._cycle, None
-        lines = [STATUS_LINE[message["status"]]]
-        for pair in (*cycle.default_headers, *message.get("headers", ())):
-            line = _lines.get(pair)
-            if line is None:
-                name, value = pair[0].lower(), pair[1]
-                if name in _FRAMING:
-                    return False
-                if name == _LENGTH:
-                    length = int(value)
-                    line = b"content-length: %d\r\n" % length
-                else:
-                    line = _line(name, value)
-                    if name != HEADER:  # which is another one in each answer
-                        _keep(pair, line)
-            lines.append(line)
+        pairs = [*cycle.default_headers, *message.get("headers", ())]
+        lines: list[Any] = list(map(_lines.get, pairs))
+        while None in lines:
+            place = lines.index(None)
+            name, value = pairs[place]
+            name = name.lower()
+            if name in _FRAMING:
+                return False
+            if name == _LENGTH:
+                length = int(value)
+                lines[place] = b"content-length: %d\r\n" % length
+            else:
+                lines[place] = _line(name, value)
+                if name != HEADER:  # which is another one in each answer
+                    _keep(pairs[place], lines[place])
         if length is None:
             return False
-        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-        self._head, self._left = b"".join(lines), length
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        self._head, self._left = b"".join((STATUS_LINE[message["status"]], *lines, end)), length
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
         return True

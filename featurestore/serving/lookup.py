@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import inf
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from featurestore.bound import BoundToProcess
@@ -50,8 +49,7 @@ RequestRows = Sequence[Mapping[str, Any]]
 Columns = Sequence[Sequence[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class _EncodedRequest:
+class _EncodedRequest(NamedTuple):
     """A request, encoded."""
 
     keys: list[bytes]
@@ -88,6 +86,8 @@ class Lookup(BoundToProcess):
         self._names = [column.name for column in service.columns]
         self._hidden = [column.name for column in service.hidden]
         self._shown = [self._part_names.index(name) for name in self._names if name in self._part_names]
+        self._is_one_view = len(self._parts) == 1 and not self._on_demand and self._names == self._part_names
+        """Whether its columns are those of one view, as they come."""
         self._places_of: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
         features = {part.column(feature.name): feature.type for part in service.parts for feature in part.features}
         self._input_types = {**self._inputs, **features, REQUEST_TIME: Timestamp}
@@ -213,6 +213,8 @@ class Lookup(BoundToProcess):
 
     def _judged(self, parts: Sequence[PartAnswer], rows: int) -> Judged:
         """The statuses of the service's columns, of those of its parts."""
+        if self._is_one_view:
+            return parts[0].judged
         lists = [statuses for part in parts for statuses in part.judged.lists]
         if self._on_demand:
             lists.append([Status.PRESENT] * rows)
