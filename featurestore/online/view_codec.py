@@ -28,7 +28,7 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import repeat
-from operator import add
+from operator import add, getitem
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -281,7 +281,7 @@ class ViewCodec:
         ends = [self._first.size] * len(records)
         for i in self._long:
             starts, ends = ends, list(map(add, ends, columns[i]))
-            columns[i] = [record[start:end] for record, start, end in zip(records, starts, ends, strict=True)]
+            columns[i] = list(map(getitem, records, map(slice, starts, ends)))
         for i, convert in self._from_wire:
             columns[i] = list(map(convert, columns[i]))
         odd, width = [], len(columns)

@@ -282,7 +282,7 @@ class HotRoutes:
 
     async def _send(self, answer: HttpAnswer, room: Room, send: Send) -> None:
         """Send an answer; what is long counts until the client took it, and is given up where that takes too long."""
-        size = sum(map(len, answer.pieces))
+        size = answer.size
         if size <= SENT_BYTES:  # the server keeps all of it, whether the client takes it or not
             await answer(send)
             return

@@ -37,7 +37,10 @@ def json_body(result: OnlineResult, most: int = ServerConfig().answer_bytes) -> 
             _FORMS.clear()
         form = _FORMS[service.name, service.fingerprint] = _AnswerForm(service)
     rows = max(1, PIECE_VALUES // len(result.columns))
-    return within([form.whole(result)] if len(result) <= rows else form.pieces(result, rows), most)
+    if len(result) > rows:
+        return within(form.pieces(result, rows), most)
+    whole = form.whole(result)
+    return [whole] if len(whole) <= most else within([whole], most)
 
 
 def within(pieces: Iterable[bytes], most: int) -> list[bytes]:
@@ -126,7 +129,7 @@ class _AnswerForm:
 
     def _end_of(self, result: OnlineResult) -> bytes:
         """What follows the statuses: of a refreshed view, the same for an hour."""
-        told = tuple([(name, part.as_of, part.stale) for name, part in result.parts.items()])
+        told = tuple([(name, as_of, stale) for name, (_, _, as_of, stale) in result.parts.items()])
         known, text = self._end
         if known != told:
             of_parts = {

@@ -195,10 +195,14 @@ class HttpAnswer(NamedTuple):
     pieces: Sequence[bytes]
     headers: Mapping[str, str] = {}
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.pieces[0]) if len(self.pieces) == 1 else sum(map(len, self.pieces))
+
     def start(self) -> Message:
         """The ASGI message with which it begins."""
-        length = sum(map(len, self.pieces))
-        headers = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % length)]
+        headers = [(b"content-type", self.media_type.encode()), (b"content-length", b"%d" % self.size)]
         if self.headers:
             headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
         return {"type": "http.response.start", "status": self.status, "headers": headers}

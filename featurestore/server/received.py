@@ -34,7 +34,9 @@ async def received(headers: Mapping[bytes, bytes], receive: Receive, limits: Ser
     limits.check_body(said)
     if said > SMALL_BYTES:
         await room.take(said)
-    message = await _part(receive)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
     if not message.get("more_body"):
         whole: bytes = message.get("body", b"")
         limits.check_body(len(whole))
@@ -47,14 +49,9 @@ async def received(headers: Mapping[bytes, bytes], receive: Receive, limits: Ser
             await room.take(len(body))  # twice as much as there was, until all of it is there
         if not message.get("more_body"):
             return bytes(body)
-        message = await _part(receive)
-
-
-async def _part(receive: Receive) -> Message:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnect
-    return message
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
 
 
 def counted(headers: Mapping[bytes, bytes], receive: Receive, limits: ServerLimits) -> Receive:

@@ -169,9 +169,11 @@ class Lookup(BoundToProcess):
             alike = repeats[names]
             if alike is not None:
                 columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)
-            null = {row for column in columns if None in column for row in range(count) if column[row] is None}
+            null: set[int] = set()
             places: Sequence[int] = range(len(keys), len(keys) + count)
-            if null:
+            if any(None in column for column in columns):
+                null = {row for column in columns for row in range(count) if column[row] is None}
+                places = range(len(keys), len(keys) + count - len(null))
                 number = iter(places)
                 places = [-1 if row in null else next(number) for row in range(count)]
                 columns = [[value for row, value in enumerate(column) if row not in null] for column in columns]

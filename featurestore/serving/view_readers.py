@@ -25,13 +25,14 @@ from featurestore.tiles.tile_codec import TileCodec
 
 class ViewReader(Protocol):
     """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature;
-    `shares_statuses`: whether its features have one status between them, as plain ones do."""
+    `alike`: the first of its lists of statuses for each of them; `shares_statuses`: whether its features have one status between them, as plain ones do."""
 
     part: ServiceView
     codec: ViewCodec
     marks: tuple[bytes, ...]
     places: dict[str, int]
     names: tuple[str, ...]
+    alike: tuple[int, ...]
     shares_statuses: bool
 
     def answer(
@@ -75,7 +76,7 @@ def _answered(
         statuses = [[Status.WITHHELD] * rows] * len(columns)
         columns = [[None] * rows] * len(columns)
     if loaded.shares_statuses:
-        judged = Judged(statuses[:1], (0,) * len(loaded.names))
+        judged = Judged(statuses[:1], loaded.alike)
     else:
         judged = _shared([statuses[place] for place in loaded.places.values()])
     return PartAnswer(loaded.names, judged, as_of, stale), columns
@@ -101,6 +102,7 @@ class MaterializedReader:
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
         self.names = tuple(self.places)
+        self.alike = (0,) * len(self.names)
         self._slots = JudgedSlots(part.view, self.codec)
         self.shares_statuses = self._slots.shares_statuses
         self._mark: _Watermark | None = None
@@ -155,6 +157,7 @@ class PushedReader:
         )
         self.places = _places(part)
         self.names = tuple(self.places)
+        self.alike = (0,) * len(self.names)
         self.shares_statuses = False
         self._tiles = ViewTiles(part.view)
         self._records = TileCodec(self._tiles)

@@ -191,8 +191,11 @@ class TileFormat:
         shift, width = layout.head[2 * number : 2 * number + 2]
         if not width:
             return 0
-        start, count, total = layout.starts[number], layout.tiles, 0
-        for plane in range(max(width // WORD, 1) - 1, -1, -1):
+        start = layout.starts[number]
+        if width <= WORD:
+            return sum(layout.body[start + low : start + high]) << shift
+        count, total = layout.tiles, 0
+        for plane in range(width // WORD - 1, -1, -1):
             total = (total << 64) + sum(layout.body[start + plane * count + low : start + plane * count + high])
         return total << shift
 
