@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -146,8 +147,7 @@ _FORMS: dict[tuple[str, str], _AnswerForm] = {}
 
 def _are_finite(columns: Iterable[Sequence[float | None]]) -> bool:
     """Whether there is neither NaN nor an infinity among them; False also where their sum overflows."""
-    sums = [sum(filter(None, column)) if None in column else sum(column) for column in columns]  # type: ignore[arg-type]
-    return math.isfinite(sum(sums))
+    return math.isfinite(sum(filter(None, chain.from_iterable(columns))))  # neither null nor zero; NaN is kept
 
 
 @lru_cache(maxsize=256)
