@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,11 +35,21 @@ from featurestore.sources.partitions import (
 )
 from featurestore.sources.scans import both_scans, rows_of_copies, rows_of_files, rows_of_table
 from featurestore.sources.schemas import pushed_types, readable, taken_columns
-from featurestore.sources.sorted.sorted_copies import SortedCopies, SortedKey, folder_of, has_copies, may_leave_out
+from featurestore.sources.sorted.sorted_copies import (
+    SortedCopies,
+    SortedKey,
+    folder_of,
+    has_copies,
+    keys_stay_of,
+    may_leave_out,
+)
 from featurestore.sources.source_files import SourceFile, source_error
 from featurestore.sources.sources import Sources
 from featurestore.sources.unreadable import no_database
 from featurestore.types import FeatureType
+
+KEYS = "kept_keys"
+"""The table of the keys of `Session.of_keys`."""
 
 
 class OpenedSource(NamedTuple):
@@ -81,6 +91,8 @@ class Session:
         self._scans: dict[str, Scan] = {}
         self._shared = shared
         self._numbers = itertools.count()
+        self._rows_of_keys: dict[tuple[Any, ...], Scan] | None = None
+        """Within `of_keys`: rows that were read already."""
         settle_session(connection)
 
     @contextmanager
@@ -156,6 +168,13 @@ class Session:
     def scan_of_keys(self, view: ResolvedView, requests: str) -> Scan:
         """`scan` of a view's source for whoever asks for the keys in a table of requests `(k…)`, and no others: rows of other keys may
         be left out. Sorted copies are read in place of files where that is less, and the view cannot tell."""
+        leaves_out = isinstance(view.source, FileSource) and bool(view.keys) and keys_stay_of(view)
+        if self._rows_of_keys is not None and leaves_out and not self.is_given(view.source):
+            return self._scan_of_kept(view)
+        return self._scan_of_asked(view, requests)
+
+    def _scan_of_asked(self, view: ResolvedView, requests: str) -> Scan:
+        """`scan_of_keys`, from files or their sorted copies."""
         source, folder = view.source, self._sources.copies()
         given = source.name in self._shared.rows
         if (
@@ -177,6 +196,33 @@ class Session:
             scan = rest if scan is None else both_scans(rest, scan, own.columns)
         assert scan is not None, "something is read"
         return self._remembering(_derived(source, own._replace(scan=scan)))
+
+    @contextmanager
+    def of_keys(self, keys: pa.Table) -> Iterator[None]:
+        """Within, `scan_of_keys` is asked for some of these keys `(k…)` and no others, again and again: the rows of theirs are read once, into a
+        table that spills, of each source whose rows of other keys may be left out."""
+        self.connection.register(KEYS, keys)
+        self._rows_of_keys = {}
+        try:
+            yield
+        finally:
+            for scan in self._rows_of_keys.values():
+                self.connection.execute(f"DROP TABLE {scan.relation}")
+            self._rows_of_keys = None
+            self.connection.unregister(KEYS)
+
+    def _scan_of_kept(self, view: ResolvedView) -> Scan:
+        """The rows of the keys of `of_keys`, with the columns that a view reads."""
+        assert self._rows_of_keys is not None
+        source, key, columns = view.source, SortedKey.of(view), [*sorted(view.columns), *own_columns(view.source)]
+        named = (source.name, key, *columns)
+        if named not in self._rows_of_keys:
+            scan, table = self._scan_of_asked(view, KEYS), f"rows_of_keys_{next(self._numbers)}"
+            asked = f"({', '.join(key.sql)}) IN (SELECT ({', '.join(SortedKey.asked(view))}) FROM {KEYS})"
+            cells = ", ".join([*map(quote, columns), scan.file, scan.row])
+            self.connection.execute(f"CREATE TEMP TABLE {table} AS SELECT {cells} FROM {scan.relation} WHERE {asked}")
+            self._rows_of_keys[named] = scan._replace(relation=table)
+        return self._rows_of_keys[named]
 
     def own_rows(self, source: FileSource, files: Sequence[SourceFile]) -> OpenedSource:
         """How SQL in this session reads some files of a source, without its derived columns."""

@@ -10,8 +10,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from featurestore import TableSource
+from featurestore import FeatureStore, ManualClock, TableSource
 from featurestore.sources.offline import Offline
+from tests.small import NOON, hours, table, view_of, write
 
 
 def number(offline: Offline) -> Any:
@@ -44,6 +45,36 @@ def test_nothing_of_a_session_is_left_to_the_next(tmp_path: Path) -> None:
             connection.register("given", pa.table({"n": [1]}))
             connection.execute("SET TimeZone = 'Asia/Tokyo'")
     assert left(offline) == [[], [], [], [("UTC",)]]
+
+
+def test_the_rows_of_some_keys_are_read_once(tmp_path: Path) -> None:
+    """However often they are asked for, and whatever becomes of the files; of each source whose rows of other keys replace none of them."""
+    rows = table(
+        thing=[1, 2, 2, None], part=["a", "b", "c", "d"], at=[hours(-3), hours(-2), hours(-1), hours(0)], x=[1, 2, 3, 4]
+    )
+    path = write(tmp_path / "rows.parquet", rows)
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        for words, once in (
+            ({}, True),
+            ({"identity": "thing"}, True),
+            ({"identity": ["thing", "part"]}, True),
+            ({"identity": "part"}, False),
+        ):
+            more = {"known_at": "at", **words} if words else {}
+            store.apply([view_of(path, ["x"], **more)])
+            (view,) = store._project.applied(["view"])
+            with store._project.offline.session() as session:
+                session.connection.register("requests", pa.table({"k0": [2]}))
+                with session.of_keys(pa.table({"k0": [2, 2, None, 9]})):
+                    first, again = (session.scan_of_keys(view, "requests").relation for _ in range(2))
+                    counted = f"SELECT count(*), min(thing) FROM {first}"
+                    assert session.connection.execute(counted).fetchall() == ([(2, 2)] if once else [(4, 1)])
+                    assert first == again
+                    assert (first != session.scan(view.source).relation) == once
+                assert session.scan_of_keys(view, "requests") == session.scan(view.source)
+                assert session.connection.execute(
+                    "SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'rows_of_keys%'"
+                ).fetchall() == [(0,)]
 
 
 def test_sessions_in_turn_have_one_instance_and_sessions_at_once_have_their_own(tmp_path: Path) -> None:

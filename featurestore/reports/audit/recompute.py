@@ -66,7 +66,8 @@ def neighbours(session: Session, part: ServiceView, as_of: Ints, steps: int) -> 
     there are fewer. It is asked of the keys that `ask_keys` was asked for last."""
     view = part.view
     names = key_list(view)
-    visible = f"SELECT {names}, {counts_from_sql(view.timing.settle)} AS counts_from FROM ({words_sql(view, session.scan(view.source))})"
+    rows = words_sql(view, session.scan_of_keys(view, "requests"))
+    visible = f"SELECT {names}, {counts_from_sql(view.timing.settle)} AS counts_from FROM ({rows})"
     sql = (
         f"SELECT request_no, max(counts_from, {steps}) FILTER (counts_from <= as_of) AS before, min(counts_from, {steps}) FILTER (counts_from > as_of) AS after "
         f"FROM requests JOIN ({visible}) USING ({names}) GROUP BY request_no"

@@ -79,14 +79,22 @@ class Search:
             self._version_served, self._request, self._files, self._quarantined, self._type, self._returns, self._erased, self._instants,
             self._other_versions,
         )  # fmt: skip
-        for step in steps:
-            if self._any_open.any():
-                step()
+        with self._session.of_keys(self._keys()):
+            for step in steps:
+                if self._any_open.any():
+                    step()
         for name in self.causes:
             served, trained = self.question.served.statuses[name], self.question.trained.statuses[name]
             expired = Status.EXPIRED.name
             self._settle(name, (served == expired) != (trained == expired), "expiry", "the one side says EXPIRED")
             self._settle(name, self._open(name), "unexplained")
+
+    def _keys(self) -> pa.Table:
+        """The keys of all rows, `(k…)`."""
+        question = self.question
+        return pa.table(
+            {f"k{place}": question.keys[name] for place, name in enumerate(question.part.inputs)} or {"k0": []}
+        )
 
     # --- what is settled --------------------------------------------------------------------
 

@@ -153,8 +153,12 @@ def may_leave_out(view: ResolvedView) -> bool:
     source = view.source
     if not can_be_sorted(source) or not view.keys:
         return False
-    own = {key.column for key in view.keys}
-    return not own & {*source.derived} and keys_stay(source, own)
+    return not {key.column for key in view.keys} & {*source.derived} and keys_stay_of(view)
+
+
+def keys_stay_of(view: ResolvedView) -> bool:
+    """Whether no row of another key replaces one of a view's."""
+    return keys_stay(view.source, {key.column for key in view.keys})
 
 
 class ChosenRows(NamedTuple):
