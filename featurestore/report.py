@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from html import escape
 from io import StringIO
@@ -13,6 +13,7 @@ from typing import Any
 
 from featurestore import types
 from featurestore.clock import to_datetime
+from featurestore.typed_json import JSON_FORMS
 
 WIDEST_CELL_CHARACTERS = 40
 """Characters of a value of a known type in a report; what is longer is cut."""
@@ -188,9 +189,7 @@ def plain(value: Any) -> Any:
         return value.to_dict()
     if is_dataclass(value):
         return plain_fields(value, *_shown_fields(value))
-    far = ((types.FarTimestamp, types.Timestamp), (types.FarDate, types.Date))
-    forms = (*far, (datetime, types.Timestamp), (date, types.Date), (bytes, types.Bytes), (float, types.Float64))
-    for kind, of in forms:
+    for kind, of in JSON_FORMS:
         if isinstance(value, kind):
             return types.to_json(of, value)
     return format(value, "f") if isinstance(value, Decimal) else value

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import numpy as np
 
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import DataFrameSource, ParquetSource, Source
+from featurestore.engines.audit_outcome import AuditOutcome
 from featurestore.engines.tasks import TaskLimits, engine_of
 from featurestore.errors import FeatureStoreError, FilesChangedError
-from featurestore.lazy import pa
+from featurestore.lazy import pa, pq
 from featurestore.project import Project
 from featurestore.reports.audit.audit import LoggedVersion, audit_files
 from featurestore.reports.audit.audit_counts import AuditCounts
 from featurestore.reports.audit.evidence import Ground, ViewEvidence, evidence_of
+from featurestore.reports.audit.logged import CHUNK_ROWS, SpineOfRequests
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.source_columns import read_columns
 from featurestore.semantics.view import ResolvedView
@@ -28,18 +32,10 @@ from featurestore.sources.source_files import SourceFile, again
 from featurestore.sources.sources import Told
 
 
-class AuditOutcome(NamedTuple):
-    """What a task found. damaged: files of the log → why. error: what ended it before all of its rows were compared."""
-
-    counts: AuditCounts
-    damaged: dict[str, str]
-    error: FeatureStoreError | FileNotFoundError | None
-
-
 @dataclass(frozen=True)
 class AuditTask:
     """Compares what was served of a version. groups: the files of the log that are compared together, in their order. evidence: by view and
-    fingerprint. files, told: of each source that is read where it lies. sent: the rows of the others."""
+    fingerprint. files, told: of each source that is read where it lies. sent: the rows of the others. spine: see SpineOfRequests."""
 
     logged: LoggedVersion
     groups: tuple[tuple[Path, ...], ...]
@@ -49,18 +45,22 @@ class AuditTask:
     sent: Mapping[str, pa.Table]
     limits: TaskLimits
     forgotten: ForgottenKeys | None
+    spine: pa.Table | None
 
-    def outcome(self, number: int) -> AuditOutcome:
-        """What one of the groups says."""
+    def outcome(self, number: int) -> bytes:
+        """What one of the groups says, as `AuditOutcome.of_bytes` reads it."""
         counts, damaged = AuditCounts(), dict[str, str]()
+        spine = None if self.spine is None else SpineOfRequests(self.spine)
+        failed: FeatureStoreError | FileNotFoundError | None = None
         with engine_of(self.limits, self.forgotten) as offline:
             offline.told = self.told
             ground = Ground(offline, self._of_view, self.files, self.sent)
             try:
-                audit_files(ground, replace(self.logged, files=self.groups[number]), counts, damaged)
+                audit_files(ground, replace(self.logged, files=self.groups[number]), counts, damaged, spine)
             except (FeatureStoreError, FileNotFoundError) as error:
-                return AuditOutcome(counts, damaged, error)
-        return AuditOutcome(counts, damaged, None)
+                failed = error
+        matched = ([], 0) if spine is None else (spine.matched, spine.not_trained)
+        return AuditOutcome(counts, damaged, failed, *matched).to_bytes()
 
     def _of_view(self, view: ResolvedView) -> ViewEvidence:
         return self.evidence[view.name, view.fingerprint]
@@ -69,7 +69,7 @@ class AuditTask:
 class AuditMover(Protocol):
     """What runs audit tasks: all that an engine must do for an audit."""
 
-    def outcomes(self, task: AuditTask) -> list[AuditOutcome]:
+    def outcomes(self, task: AuditTask) -> list[bytes]:
         """What each group of the task says, in their order."""
 
 
@@ -84,13 +84,20 @@ class EngineAudit:
     tasks: int
     send_bytes: int
 
-    def compared(self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str]) -> bool:
-        """See `AuditEngine`: versions are left to this process some of whose rows tasks cannot read."""
+    def compared(
+        self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
+    ) -> bool:
+        """See `AuditEngine`: versions are left to this process some of whose rows tasks cannot read, and all where the spine is more than
+        goes along."""
+        if spine is not None and spine.table.nbytes > self.send_bytes:
+            return False
 
         def found() -> list[AuditOutcome] | None:
-            task = self._task(logged)
-            outcomes = None if task is None else self.mover.outcomes(task)
-            for outcome in outcomes or ():
+            task = self._task(logged, None if spine is None else spine.table)
+            if task is None:
+                return None
+            outcomes = [AuditOutcome.of_bytes(said, logged.version) for said in self.mover.outcomes(task)]
+            for outcome in outcomes:
                 if isinstance(outcome.error, FilesChangedError):
                     raise outcome.error
             return outcomes
@@ -101,6 +108,8 @@ class EngineAudit:
         for outcome in outcomes:
             tally.add_counts(outcome.counts)
             damaged |= outcome.damaged
+            if spine is not None:
+                spine.add(outcome.matched, outcome.not_trained)
             if isinstance(outcome.error, FileNotFoundError) and all(file.exists() for file in logged.files):
                 raise FeatureStoreError(
                     "a task found no file of the log where it is here; the folder of the serving log is to be there, under the same path, on "
@@ -110,7 +119,7 @@ class EngineAudit:
                 raise outcome.error
         return True
 
-    def _task(self, logged: LoggedVersion) -> AuditTask | None:
+    def _task(self, logged: LoggedVersion, spine: pa.Table | None) -> AuditTask | None:
         """The task of a version; None where it would lack rows."""
         evidence, views = {}, [part.view for part in logged.served.parts] if logged.served else []
         for view in (part.view for part in logged.version.parts):
@@ -138,7 +147,7 @@ class EngineAudit:
             else:
                 return None
         return AuditTask(
-            logged, _groups(logged.files, self.tasks), evidence, files, told, sent, self.limits, self.project.offline.forgotten()
+            logged, groups_of(logged.files, self.tasks), evidence, files, told, sent, self.limits, self.project.offline.forgotten(), spine
         )  # fmt: skip
 
     def _told(self, source: ParquetSource | DeltaSource, files: tuple[SourceFile, ...]) -> Told:
@@ -155,7 +164,20 @@ class EngineAudit:
             return session.rows(source, columns)
 
 
-def _groups(files: Sequence[Path], count: int) -> tuple[tuple[Path, ...], ...]:
-    """Files in so many groups at most, each of some that follow each other."""
-    size = -(-len(files) // max(1, count))
-    return tuple(tuple(files[first : first + size]) for first in range(0, len(files), size))
+def groups_of(files: Sequence[Path], most: int) -> tuple[tuple[Path, ...], ...]:
+    """Files in so many groups at most, each of some that follow each other. A group has about as many rows as are compared at once, or
+    more: whoever compares fewer reads the sources for them all the same."""
+    rows = np.array([_rows_of(file) for file in files], np.int64)
+    count = int(np.clip(-(-rows.sum() // CHUNK_ROWS), 1, max(1, most)))
+    middles = np.cumsum(rows) - rows / 2
+    numbers = np.minimum(middles * count // max(1, rows.sum()), count - 1).astype(np.int64)
+    groups = (tuple(file for file, of in zip(files, numbers, strict=True) if of == number) for number in range(count))
+    return tuple(filter(None, groups))
+
+
+def _rows_of(file: Path) -> int:
+    """The rows of a file of the log; none of one that is gone, or damaged, of which whoever reads it says so."""
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (OSError, pa.ArrowException):
+        return 0

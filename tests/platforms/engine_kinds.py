@@ -141,7 +141,7 @@ def of_ray(ray: Any) -> EngineKind:
         return RayEngine(store).get_historical_features(spine, features).dataset
 
     def workers() -> list[int]:
-        busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine", "ray::write")
+        busy = ("ray::split", "ray::spread", "ray::answer", "ray::find", "ray::spine", "ray::write", "ray::audit")
         return [pid for pid, said in processes_below(os.getpid()).items() if said.startswith(busy)]
 
     return EngineKind(

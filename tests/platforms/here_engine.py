@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import pyarrow.parquet as pq
 
 from featurestore import FeatureStore
 from featurestore.engines.asked_frame import SEND_BYTES, AskedFrame
-from featurestore.engines.audit_tasks import AuditOutcome, AuditTask, EngineAudit
+from featurestore.engines.audit_tasks import AuditTask, EngineAudit
 from featurestore.engines.buckets import (
     buckets_of_keys,
     buckets_of_source,
@@ -136,10 +135,10 @@ class HereRecords:
 
 
 class HereAudits:
-    """Runs audit tasks in this process, each from the bytes of it."""
+    """Runs audit tasks in this process."""
 
-    def outcomes(self, task: AuditTask) -> list[AuditOutcome]:
-        return [pickle.loads(pickle.dumps(task.outcome(number))) for number in range(len(task.groups))]
+    def outcomes(self, task: AuditTask) -> list[bytes]:
+        return [task.outcome(number) for number in range(len(task.groups))]
 
 
 class HereVerbs(NamedTuple):
@@ -148,7 +147,7 @@ class HereVerbs(NamedTuple):
     store: FeatureStore
 
     def audit(self, *, keep: bool = True, send_bytes: int = SEND_BYTES, **words: Any) -> Audit:
-        said = {**dict.fromkeys(("since", "until", "service", "against")), **words}
+        said = {**dict.fromkeys(("since", "until", "service", "against", "spine")), **words}
         engine = EngineAudit(self.store._project, HereAudits(), TaskLimits(), 3, send_bytes)
         return self.store._audit(**said, keep=keep, engine=engine)
 

@@ -24,16 +24,19 @@ from featurestore import (
     Sum,
 )
 from featurestore.materialize.materialize import Run
+from featurestore.online.view_codec import ViewCodec
+from featurestore.reports.audit import Audit
 from featurestore.types import Int64
 from tests.platforms.engine_kinds import NOON, ago
 from tests.servers import RedisServer
 
 PERSON = Entity("person", key={"user": Int64})
+LOGGED = "[serving_log]\nrate = 1.0\n"
 
 
 class Pair:
     """One project twice, over the same files and by the same clock: `one` materializes here, `other` by an engine, which `engine_of`
-    makes of its store."""
+    makes of its store. What is looked up is logged."""
 
     def __init__(self, server: RedisServer, folder: Path, engine_of: Callable[[FeatureStore], Any]) -> None:
         self._server, self._folder, self._engine_of = server, folder, engine_of
@@ -53,7 +56,7 @@ class Pair:
         root = self._folder / name
         root.mkdir()
         url = f"redis://127.0.0.1:{self._server.port}/{number}"
-        (root / "featurestore.toml").write_text(f'project = "p"\nonline = "{url}"\ndefinitions = []\n')
+        (root / "featurestore.toml").write_text(f'project = "p"\nonline = "{url}"\ndefinitions = []\n{LOGGED}')
         return self._stores.enter_context(FeatureStore(root, clock=self.clock))
 
     def apply(self, *views: Any) -> None:
@@ -84,6 +87,18 @@ class Pair:
         assert (one.statuses, one.as_of, one.stale) == (other.statuses, other.as_of, other.stale)
         found: dict[str, Any] = other.to_dict()
         return found
+
+    def audited(self, **words: Any) -> Audit:
+        """What the engine says of all that was looked up, which is what one machine says."""
+        found: Audit = self.engine.audit(keep=False, **words)
+        assert found.to_dict() == self.other.audit(keep=False, **words).to_dict()
+        return found
+
+    def lose(self, name: str, keys: list[list[Any]]) -> None:
+        """Take the records of some keys of a view out of the engine's store."""
+        (view,) = self.other._project.applied([name])
+        codec = ViewCodec("p", view)
+        self.other.online.write({codec.key(key): None for key in keys})
 
 
 def contents(server: RedisServer, number: int) -> dict[bytes, bytes]:

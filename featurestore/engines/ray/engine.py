@@ -89,17 +89,17 @@ class RayEngine:
     @checked
     def audit(
         self, *, since: datetime | str | None = None, until: datetime | None = None, service: str | None = None,
-        against: Mapping[str, str] | Manifest | None = None, keep: bool = True,
+        against: Mapping[str, str] | Manifest | None = None, spine: Any = None, keep: bool = True,
     ) -> Audit:  # fmt: skip
         """What was served and logged, compared with what training says, as `FeatureStore.audit` says: workers read the log and the sources,
-        and compare. It takes no spine. The folder of the serving log is there, under the same path, on every node.
+        and compare. The folder of the serving log is there, under the same path, on every node.
 
         This process compares what was served of versions whose sources tasks cannot read: those over files that are copied first, databases,
-        DuckDB tables, and a push source with a history. Raises what the store raises.
+        DuckDB tables, and a push source with a history; and all of it where the spine has more than send_bytes. Raises what the store raises.
         """
         _versions()
         engine = EngineAudit(self._store._project, RayAudits(), self._limits, self._parts, self._send_bytes)
-        return self._store._audit(since, until, service, against, keep=keep, engine=engine)
+        return self._store._audit(since, until, service, against, spine=spine, keep=keep, engine=engine)
 
     @property
     def _parts(self) -> int:

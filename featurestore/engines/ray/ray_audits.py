@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from featurestore.engines.audit_tasks import AuditOutcome, AuditTask
+from featurestore.engines.audit_tasks import AuditTask
 from featurestore.engines.ray.ray_rows import remote, result_of, worker_versions
 from featurestore.engines.ray.ray_tasks import audit_group
 
@@ -13,13 +13,11 @@ from featurestore.engines.ray.ray_tasks import audit_group
 class RayAudits:
     """Runs audit tasks by Ray's workers: the `AuditMover` that Ray is."""
 
-    def outcomes(self, task: AuditTask) -> list[AuditOutcome]:
+    def outcomes(self, task: AuditTask) -> list[bytes]:
         """What each group says, in their order."""
         import ray
         from ray import cloudpickle
 
         said, audit, versions = ray.put(cloudpickle.dumps(task)), remote(audit_group, task.limits), worker_versions()
-        found: list[AuditOutcome] = result_of(
-            [audit.remote(said, versions, number) for number in range(len(task.groups))]
-        )
+        found: list[bytes] = result_of([audit.remote(said, versions, number) for number in range(len(task.groups))])
         return found

@@ -10,7 +10,7 @@ from featurestore.declare.frames import table_of
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local, storable
 from featurestore.durable.temporary import TemporaryFolder
-from featurestore.engines.audit_tasks import AuditOutcome, AuditTask
+from featurestore.engines.audit_tasks import AuditTask
 from featurestore.engines.buckets import (
     buckets_of_keys,
     buckets_of_spine,
@@ -171,7 +171,7 @@ def evaluate_functions(said: bytes, versions: dict[str, str], rows: pa.Table) ->
         return task.evaluated(rows, offline)
 
 
-def audit_group(said: bytes, versions: dict[str, str], number: int) -> AuditOutcome:
+def audit_group(said: bytes, versions: dict[str, str], number: int) -> bytes:
     """What a group of files of the serving log says."""
     task: AuditTask = loaded(said, versions)
     return task.outcome(number)

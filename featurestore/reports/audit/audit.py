@@ -76,7 +76,9 @@ class LoggedVersion:
 class AuditEngine(Protocol):
     """Where logged rows are compared that are not compared in this process."""
 
-    def compared(self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str]) -> bool:
+    def compared(
+        self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
+    ) -> bool:
         """Count what was served of a version, and files that are damaged, as `audit_files` does; False where that is for this process."""
 
 
@@ -99,7 +101,7 @@ def audit(project: Project, what: Audited, engine: AuditEngine | None = None) ->
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
             logged = LoggedVersion(version, served, tuple(files), what.since, what.until)
-            if engine is None or not engine.compared(logged, tally, damaged):
+            if engine is None or not engine.compared(logged, tally, damaged, spine):
                 audit_files(Ground.of(project), logged, tally, damaged, spine)
         except SpineError:
             raise

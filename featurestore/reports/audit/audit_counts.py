@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,13 @@ from featurestore.reports.audit.logged import Logged
 from featurestore.reports.audit.recompute import Ints
 from featurestore.reports.audit.report import COUNTS, Difference, FeatureAudit, HourAudit, Lateness
 from featurestore.reports.explain.explain import explain_as_of
-from featurestore.semantics.service import ServiceColumn, ServiceView
+from featurestore.semantics.service import ResolvedService, ServiceColumn, ServiceView
 from featurestore.semantics.status import Status
 from featurestore.semantics.values import scalars
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.served_rows import as_of_column
 from featurestore.sources.offline import Offline
+from featurestore.typed_json import typed, untyped
 
 EXAMPLES_OF_EACH_CAUSE = 2
 """Differences of one feature and cause that a report shows."""
@@ -122,6 +124,44 @@ class AuditCounts:
         self._lags |= other._lags
         self._views |= other._views
 
+    def plain(self) -> dict[str, Any]:
+        """These counts as plain JSON, before `features` was asked for; `of` reads it."""
+        features = [
+            {
+                "key": key,
+                "causes": told.causes,
+                "examples": [typed(_fields(example)) for example in told.examples],
+                "hours": [[number, row.tolist()] for number, row in self._hours[key].items()],
+            }
+            for key, told in self._features.items()
+        ]
+        behind = [
+            {"key": key, "lag": self._lags[key], "counted": [[side.tolist() for side in pair] for pair in pairs]}
+            for key, pairs in self._behind.items()
+        ]
+        return {"features": features, "behind": behind}
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any], version: ResolvedService) -> Self:
+        """What `plain` said of rows that were compared with a version."""
+        counts = cls()
+        views = {part.name: part.view for part in version.parts}
+        parts = {column.name: column.part for column in version.columns}
+        for one in said["features"]:
+            service, fingerprint, name = key = tuple(one["key"])
+            examples = [Difference(**untyped(example)) for example in one["examples"]]
+            told = FeatureAudit(service, fingerprint, name, causes=one["causes"], examples=examples)
+            counts._features[key] = told
+            counts._hours[key] = {number: np.array(row, np.int64) for number, row in one["hours"]}
+            part = parts[name]
+            if part is not None:
+                counts._views[key] = views[part]
+        for one in said["behind"]:
+            key = tuple(one["key"])
+            counts._behind[key] = [(np.array(us, np.int64), np.array(of, np.int64)) for us, of in one["counted"]]
+            counts._lags[key] = one["lag"]
+        return counts
+
     def features(self, offline: Offline) -> tuple[FeatureAudit, ...]:
         """Every feature that was compared, in the order of services and columns, its first examples with the rows that make them."""
         self._explain(offline)
@@ -163,6 +203,11 @@ class AuditCounts:
                 with suppress(FeatureStoreError):  # a report without these rows is better than none
                     found = explain_as_of(view, offline, own, as_of=instant_of(example.as_of), limit=10)
                     self._features[key].examples[place] = replace(example, explanation=found)
+
+
+def _fields(example: Difference) -> dict[str, Any]:
+    """Of an example that nothing explains yet."""
+    return {field.name: getattr(example, field.name) for field in fields(Difference) if field.name != "explanation"}
 
 
 def _named(counts: Any) -> dict[str, int]:

@@ -187,6 +187,7 @@ class SpineOfRequests:
 
     table: columns `request` and, where requests had several rows, `row`, beside inputs whose values may be others than
     the request brought; an input that is itself called request or row is there as `input:request`. not_served: its rows that were not logged; not_trained: logged rows that it has not; both so far.
+    Raises SpineError where it has no such column, or names a row twice.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -198,7 +199,7 @@ class SpineOfRequests:
         self._places = {pair: place for place, pair in enumerate(zip(requests, numbers, strict=True))}
         if len(self._places) < len(requests):
             raise SpineError("The spine names a logged row twice; `request` and `row` together name one")
-        self._left = set(self._places)
+        self._left = set(self._places.values())
         self.not_trained = 0
 
     @property
@@ -206,19 +207,34 @@ class SpineOfRequests:
         """Its rows that no log has shown yet."""
         return len(self._left)
 
+    @property
+    def matched(self) -> list[int]:
+        """The numbers of its rows that the log has shown."""
+        return sorted(set(self._places.values()) - self._left)
+
+    def add(self, matched: Sequence[int], not_trained: int) -> None:
+        """Count what others found of it in other rows of the log: see `matched` and `not_trained`."""
+        self._left.difference_update(matched)
+        self.not_trained += not_trained
+
     def match(self, rows: pa.Table, version: ResolvedService) -> tuple[pa.Table, pa.Table]:
-        """The logged rows that it has, and the inputs that training was asked for, row by row."""
+        """The logged rows that it has, and the inputs that training was asked for, row by row. Raises SpineError where a column of it
+        is of no type that an input takes."""
         pairs = list(zip(rows["request"].to_pylist(), rows["row"].to_pylist(), strict=True))
         kept = [n for n, pair in enumerate(pairs) if pair in self._places]
         self.not_trained += len(pairs) - len(kept)
-        self._left.difference_update(pairs)
-        places = pa.array([self._places[pairs[n]] for n in kept], pa.int64())
+        numbers = [self._places[pairs[n]] for n in kept]
+        self._left.difference_update(numbers)
+        places = pa.array(numbers, pa.int64())
         matched = rows.take(pa.array(kept, pa.int64()))
         asked = {REQUEST_TIME: matched["time"].combine_chunks()}
         for name, of in version.inputs.items():
             there = [own for own in (input_column(name), name) if own in self.table.column_names and own not in NAMING]
             own = self.table[there[0]].take(places) if there else matched[input_column(name)]
-            asked[name] = own.cast(of.arrow).combine_chunks()
+            try:
+                asked[name] = own.cast(of.arrow).combine_chunks()
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise SpineError(f"The spine's column '{there[0]}' is no {of}: {error}") from None
         return matched, pa.table(asked)
 
 
