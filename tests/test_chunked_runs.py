@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -213,8 +214,8 @@ class Shop:
         self.view = FeatureView("facts", entity=thing, source=source, features=features, refresh="1h")
         self.store.apply([FeatureService("service", features=[self.view])])
 
-    def write(self, name: str, at: datetime, value: int) -> None:
-        rows = {"id": range(KEYS), "at": pa.array([at] * KEYS, pa.timestamp("us", "UTC")), "x": [value] * KEYS}
+    def write(self, name: str, at: datetime, value: int, keys: int = KEYS) -> None:
+        rows = {"id": range(keys), "at": pa.array([at] * keys, pa.timestamp("us", "UTC")), "x": [value] * keys}
         pq.write_table(pa.table(rows), self.folder / "data" / f"{name}.parquet")
 
     @property
@@ -231,10 +232,10 @@ class Shop:
         note = noted(self.store.online.get([self.codec.chunks_key]).values[0])
         return [] if note is None else sorted(number for chunks in note.done.values() for number in chunks)
 
-    def key_in_first_chunk(self) -> bytes:
-        """The store key of a record that is in chunk 0."""
+    def key_in_first_chunk(self, chunks: int = 3) -> bytes:
+        """The store key of a record that is in chunk 0, of so many."""
         table = pa.table({"key": pa.array(map(self.codec.key, zip(range(KEYS))), pa.binary())})
-        hashed = duckdb.from_arrow(table).project("key, hash(key) % 3 AS chunk")
+        hashed = duckdb.from_arrow(table).project(f"key, hash(key) % {chunks} AS chunk")
         return next(key for key, chunk in hashed.fetchall() if chunk == 0)
 
     def fail_after(self, chunks: int, patch: pytest.MonkeyPatch) -> None:
@@ -339,10 +340,64 @@ def test_only_the_same_run_is_gone_on_with(
         shop.store.online.write({shop.key_in_first_chunk(): None})
     elif meanwhile == "time goes on":
         shop.clock.advance(timedelta(hours=1))
-    rest = shop.written(monkeypatch)
+    is_told = meanwhile == "a record is lost" and not is_first
+    with pytest.warns(UserWarning, match="of the 300 records that were written") if is_told else nullcontext():
+        rest = shop.written(monkeypatch)
     assert KEYS // 2 < len(rest) < KEYS - KEYS // 6 if meanwhile == "nothing" else rest == keys
     assert shop.store.verify().ok
     assert shop.done() == []
+
+
+@pytest.mark.parametrize("shop", ["lmdb"], indirect=True)
+def test_records_that_were_added_hide_none_that_are_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that was written, and not noted, has more records than one that is done lost: that is noticed, and told."""
+    monkeypatch.setattr("featurestore.materialize.kernel.EMBEDDED_BATCH_KEYS", 100)
+    shop.store.materialize(progress=False)
+    shop.write("b", NOON + timedelta(minutes=30), 2, keys=2 * KEYS)
+    shop.clock.advance(timedelta(hours=1))
+    with monkeypatch.context() as patch:
+        shop.fail_after(1, patch)
+    assert shop.done() == [0]
+    shop.store.online.write({shop.key_in_first_chunk(chunks=6): None})
+    with pytest.warns(UserWarning, match=r"has \d+ of the \d+ records that were written"):
+        assert shop.written(monkeypatch) == list(range(2 * KEYS))
+    assert shop.store.verify().ok
+
+
+@pytest.mark.parametrize("shop", ["lmdb"], indirect=True)
+def test_a_chunk_that_is_written_again_is_done_for_no_later_instant(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full run of two instants, of which a chunk was done for both, lost a record, and died once more before the chunk was done again: slots of
+    the second instant were overwritten, and are made anew."""
+    view = FeatureView(
+        "facts", entity=shop.view.entity, source=shop.view.source, features={"x": Latest("x"), "total": Sum("x", window="1d")},
+        refresh="1h", ready_after="30m",
+    )  # fmt: skip
+    shop.store.apply([FeatureService("service", features=[view])])
+    shop.write("b", NOON - timedelta(minutes=30), 2)
+    first, second = (run.instant for run in shop.store.materialize(progress=False))
+    packed = DoneChunks.packed
+
+    def run_until(dies: Callable[[DoneChunks], bool]) -> None:
+        def dying(note: DoneChunks) -> bytes:
+            if dies(note):
+                raise Killed
+            return packed(note)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DoneChunks, "packed", dying)
+            with pytest.raises(Killed):
+                shop.store.materialize(full=True, progress=False)
+
+    run_until(lambda note: 1 in note.of(second))
+    assert shop.done() == [0, 0, 1, 2]
+    shop.store.online.write({shop.key_in_first_chunk(): None})
+    run_until(lambda note: 0 in note.of(first))
+    shop.store.materialize(full=True, progress=False)
+    assert shop.store.verify().ok
+    shop.clock.advance(timedelta(minutes=30))
+    assert shop.served() == {(2, 3)}
 
 
 @pytest.mark.parametrize("shop", ["lmdb"], indirect=True)

@@ -18,8 +18,8 @@ from featurestore.materialize.kernel import Written
 from featurestore.materialize.lease import Lease, LeaseLostError
 from featurestore.materialize.lease_renewer import LeaseRenewer
 from featurestore.materialize.materialize import Run, RunEngine
-from featurestore.materialize.records import existing
 from featurestore.materialize.run_plan import PlannedRun
+from featurestore.materialize.stored_keys import count_records
 from featurestore.project import Project
 from featurestore.semantics.view import ResolvedView
 from featurestore.store import FeatureStore
@@ -63,7 +63,7 @@ class EngineRuns(Generic[Rows]):
                 if renewer.is_lost:
                     raise LeaseLostError(f"{view.declared.title}: another run has taken over")
                 if run.changes is not None:  # a task that ran twice cannot tell which records are new
-                    present = len(existing(self.project.online, run.codec))
+                    present = count_records(offline, self.project.online, run.codec)
                     written = written._replace(records=present - (run.present or 0))
                 yield written
         except Exception:

@@ -100,7 +100,7 @@ class RecordTask:
         ):
             instants = [self.run.marks.instant]
             sql = keys_sql(view, session, self.run.changes, instants=instants, new_rows_from=new_from)
-            written = RecordWriting(slots, session, set()).write(collect(session, self._own(session, table, sql)))
+            written = RecordWriting(slots, session).write(collect(session, self._own(session, table, sql)))
             if slots.everything:
                 yield from told(asked_keys(session, view, slots.codec), asked=True).to_batches(max_chunksize=BATCH_ROWS)
         yield from told(written=written).to_batches()

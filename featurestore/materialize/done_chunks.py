@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from featurestore.declare.sources import FileSource
+from featurestore.lazy import duckdb
 from featurestore.materialize.kernel import Written
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online import OnlineStore
@@ -23,14 +24,14 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
 from featurestore.training.manifest import library_versions
 
-CHUNKS_FORMAT = 1
+CHUNKS_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class DoneChunks:
     """What is done of a run. run: what it was to do, as `run_digest` says it. started: when it began, µs, by the online store's clock: it
-    reads no file that came later. instants: those that it computes, µs. files: which files it reads, as `file_digest` says each. keys, chunks: how many there are. records: how many there are at least, where not every one is
-    written. done: by instant and number of the chunk what was written."""
+    reads no file that came later. instants: those that it computes, µs. files: which files it reads, as `file_digest` says each. keys, chunks: how many there are. records: how many each chunk has at least; nothing
+    where every one is written. engine: the version by which keys are in chunks. done: by instant and number of the chunk what was written."""
 
     run: str
     started: int
@@ -38,7 +39,8 @@ class DoneChunks:
     files: tuple[str, ...]
     keys: int
     chunks: int
-    records: int
+    records: tuple[int, ...]
+    engine: str = field(default_factory=lambda: duckdb.__version__)
     done: Mapping[int, Mapping[int, Written]] = field(default_factory=dict)
 
     def is_worth_it(self, complete: Sequence[int], due: Sequence[int]) -> bool:
@@ -56,9 +58,20 @@ class DoneChunks:
         """What was written for an instant, by number of the chunk."""
         return self.done.get(instant, {})
 
-    def plus(self, instant: int, chunk: int, written: Written, *, everything: bool) -> DoneChunks:
-        """The same with one chunk more. everything: whether every record is written."""
-        records = self.records if everything else self.records + written.records
+    @property
+    def can_be_counted(self) -> bool:
+        """Whether it says how many records each chunk has, and this process has the same chunks."""
+        return bool(self.records) and self.engine == duckdb.__version__
+
+    def missing_records(self, stored: Mapping[int, int]) -> int:
+        """How many records there are less than there were. stored: how many each chunk has."""
+        return sum(max(0, least - stored.get(chunk, 0)) for chunk, least in enumerate(self.records))
+
+    def plus(self, instant: int, chunk: int, written: Written) -> DoneChunks:
+        """The same with one chunk more."""
+        records = tuple(
+            count + (written.records if number == chunk else 0) for number, count in enumerate(self.records)
+        )
         return replace(self, records=records, done={**self.done, instant: {**self.of(instant), chunk: written}})
 
     def without(self, chunk: int) -> DoneChunks:
@@ -84,6 +97,7 @@ class DoneChunks:
                 "keys": self.keys,
                 "chunks": self.chunks,
                 "records": self.records,
+                "engine": self.engine,
                 "done": done,
             }
         )
@@ -106,8 +120,10 @@ def noted(value: bytes | None) -> DoneChunks | None:
     done: dict[int, dict[int, Written]] = {}
     for instant, chunk, *written in said["done"]:
         done.setdefault(instant, {})[chunk] = Written(*written)
-    numbers = (said["keys"], said["chunks"], said["records"])
-    return DoneChunks(said["run"], said["started"], tuple(said["instants"]), tuple(said["files"]), *numbers, done)
+    counts = (said["keys"], said["chunks"], tuple(said["records"]))
+    return DoneChunks(
+        said["run"], said["started"], tuple(said["instants"]), tuple(said["files"]), *counts, said["engine"], done
+    )
 
 
 def file_digest(file: SourceFile) -> str:

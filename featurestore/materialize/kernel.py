@@ -14,14 +14,14 @@ from typing import NamedTuple, Protocol
 
 from featurestore.errors import MaterializeError
 from featurestore.lazy import pa
-from featurestore.materialize.records import PASS_KEYS, RecordBatch, RecordQuery
+from featurestore.materialize.records import PASS_KEYS, RecordBatch, RecordQuery, ValueTaker
+from featurestore.materialize.stored_keys import StoredKeys
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.plurals import plural
 from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
-from featurestore.registry.kept_statistics import Gathering
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -165,23 +165,25 @@ class RecordWriting:
 
     slots: SlotWriter
     session: Session
-    vanished: set[bytes]
-    """The store keys whose records are emptied where no key that is asked for has them."""
+    stored: StoredKeys | None = None
+    """The store keys that have records, which are emptied where no key that is asked for has them. None: no record is."""
 
     tiling: Tiling | None = None
-    gathering: Gathering | None = None
+    gathering: ValueTaker | None = None
     """Told of all values that are written. None: nobody asks."""
 
     pass_keys: int = PASS_KEYS
     """How many keys are asked for at once."""
 
-    def write(self, keys: int, *, first: int = 0, advance: Callable[[int], object] = int) -> Written:
-        """Ask for all of so many keys, from the first on, and write their records, in the order of their keys. advance: told of how many
-        keys more are encoded."""
+    def write(
+        self, keys: int, *, first: int = 0, chunk: int = 0, advance: Callable[[int], object] = int
+    ) -> Written:  # fmt: skip
+        """Ask for all of so many keys, from the first on, and write their records, in the order of their keys. chunk: in which they are.
+        advance: told of how many keys more are encoded."""
         rows = expired = records = 0
         before: Future[int] | None = None
         with ThreadPoolExecutor(max_workers=1) as pool:  # which waits for the store while the next batch is encoded
-            for batch, encoded, of_batch in self._batches(keys, first):
+            for batch, encoded, of_batch in self._batches(keys, first, chunk):
                 if before is not None:
                     records += before.result()
                 before = pool.submit(self.slots.write, batch, encoded)
@@ -191,17 +193,16 @@ class RecordWriting:
                 records += before.result()
         return Written(keys, rows, expired, records)
 
-    def _batches(self, keys: int, first: int) -> Iterator[RecordBatch]:
-        """The batches of the keys asked for, each record with one slot; then those that vanished."""
-        slots, vanished = self.slots, self.vanished
+    def _batches(self, keys: int, first: int, chunk: int) -> Iterator[RecordBatch]:
+        """The batches of the keys asked for, each record with one slot; then those of their chunk that vanished."""
+        slots, stored = self.slots, self.stored
         instant, edition, _ = slots.marks
         asked = RecordQuery(self.session, slots.view, slots.codec, slots.store.blocking, self.tiling, self.gathering)
         for batch in asked.records(
             keys, instant, edition, size=EMBEDDED_BATCH_KEYS, first=first, pass_keys=self.pass_keys
         ):
-            vanished.difference_update(batch.keys)
+            if stored is not None:
+                stored.meet(batch.keys)
             yield batch
-        gone = sorted(vanished)
-        for start in range(0, len(gone), EMBEDDED_BATCH_KEYS):
-            part = gone[start : start + EMBEDDED_BATCH_KEYS]
-            yield RecordBatch(part, [None] * len(part), 0)
+        for gone in () if stored is None else stored.vanished(chunk, EMBEDDED_BATCH_KEYS):
+            yield RecordBatch(gone, [None] * len(gone), 0)

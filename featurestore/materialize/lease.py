@@ -38,6 +38,11 @@ class RunProgress(NamedTuple):
     written: int
     keys: int
 
+    def plus(self, keys: int) -> RunProgress:
+        """The same with so many keys more, which may be more than were to be written."""
+        written = self.written + keys
+        return RunProgress(self.instant, written, max(self.keys, written))
+
 
 class Holder(NamedTuple):
     """Who holds a lease, and until when (µs, by the online store's clock) without another word. space: in which the pid is one;

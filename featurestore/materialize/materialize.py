@@ -25,13 +25,14 @@ from featurestore.clock import to_datetime
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ExpectationError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
+from featurestore.materialize.chunk_writer import WriterHere
 from featurestore.materialize.chunked_run import ChunkedRun
 from featurestore.materialize.done_chunks import DoneChunks, noted, read_note, run_digest
 from featurestore.materialize.kernel import Changes, Written, keys_sql
 from featurestore.materialize.key_chunks import KeyChunks
 from featurestore.materialize.lease import Lease
 from featurestore.materialize.progress import Progress
-from featurestore.materialize.records import PASS_KEYS, collect, existing
+from featurestore.materialize.records import PASS_KEYS, collect
 from featurestore.materialize.run_plan import (
     PlannedRun,
     begun_state,
@@ -44,6 +45,7 @@ from featurestore.materialize.run_plan import (
     state_of,
     without_records,
 )
+from featurestore.materialize.stored_keys import count_records, count_records_by_chunk
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
@@ -156,7 +158,7 @@ def materialize_view(
     now, watermark, state, _ = read_marks(store, codec, full=full)
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)
-    full = full or is_unfinished(state) or (bool(due) and _are_gone(view, store, codec, state))
+    full = full or is_unfinished(state) or (bool(due) and _are_gone(view, offline, store, codec, state, noted(note)))
     job = _Job(view, offline, store, codec, progress, full, engine or ThisProcess(offline, store, progress))
     offline.see(view.source, now=now, must=True)  # a continuous view's instant is now, and counts what is there
     if full and complete and complete[0] >= view.timing.as_of(now):
@@ -221,7 +223,7 @@ def _planned(
     if arrived is not None:
         changes = Changes(complete[0], last, arrived)
         if (present := records_in(state)) is None:
-            present = len(existing(store, codec))
+            present = count_records(offline, store, codec)
     plan = PlannedRun(
         view, codec, instants, again, now if only is None else only.started, files, complete, edition_of(watermark), changes, job.full, present, state,
         unmet, source_rows,
@@ -292,12 +294,11 @@ class ThisProcess:
                 tiling = self._tiling(run, session)
                 keys = collect(session, keys_sql(view, session, run.changes, instants=run.instants))
                 chunks = KeyChunks(session, view, run.codec, keys, most=self.chunk_keys)
-                chunked = ChunkedRun(run, lease, self.store, session, chunks, tiling, self.progress)
+                writer = WriterHere(run, lease, self.store, session, tiling, self.progress)
+                chunked = ChunkedRun(run, lease, self.store, session, chunks, writer, self.progress)
                 done = chunked.begun()
                 for marks in run.marks:
-                    gathering = self.gather(
-                        {one.name: (feature_name(view.name, one.name), one.type) for one in view.features}
-                    )
+                    gathering = self._gathering(view)
                     written, done = chunked.write(marks, done, gathering)
                     if gathering is not None:
                         self.told[marks.instant] = gathering.told()
@@ -306,6 +307,9 @@ class ThisProcess:
                 raise SourceError(
                     f"{view.declared.title} over {view.source.title}: {engine_words(error)} ({view.source.origin})"
                 ) from error
+
+    def _gathering(self, view: ResolvedView) -> Gathering | None:
+        return self.gather({one.name: (feature_name(view.name, one.name), one.type) for one in view.features})
 
     def _tiling(self, run: PlannedRun, session: Session) -> Tiling | None:
         view, state = run.view, run.state
@@ -355,14 +359,21 @@ def forget_records(
     return len(there)
 
 
-def _are_gone(view: ResolvedView, store: OnlineStore, codec: ViewCodec, state: bytes | None) -> bool:
-    """Whether there are fewer records than were written: the store threw keys away, or somebody did."""
-    written = records_in(state)
-    found = 0 if written is None else len(existing(store, codec))
-    if written is None or found >= written:
+def _are_gone(
+    view: ResolvedView, offline: Offline, store: OnlineStore, codec: ViewCodec, state: bytes | None, done: DoneChunks | None
+) -> bool:  # fmt: skip
+    """Whether there are fewer records than were written, also by a run that was not completed: the store threw keys away, or
+    somebody did."""
+    written, gone = records_in(state), 0
+    if written is not None:
+        gone = written - count_records(offline, store, codec)
+    elif done is not None and done.can_be_counted:
+        written = sum(done.records)
+        gone = done.missing_records(count_records_by_chunk(offline, store, codec, chunks=done.chunks))
+    if written is None or gone <= 0:
         return False
     warnings.warn(
-        f"{view.declared.title}: the online store has {found} of the {written} {plural(written, 'record')} that were written; until now the "
+        f"{view.declared.title}: the online store has {written - gone} of the {written} {plural(written, 'record')} that were written; until now the "
         "others were served as MISSING. All keys are written again. Does the store evict keys, or does another program "
         "delete them? `featurestore verify` compares all that is online",
         stacklevel=3,

@@ -5,9 +5,9 @@ Materialize writes these, and verify compares them with what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from featurestore.online.view_codec import ViewCodec
 from featurestore.online.wire import cut
 from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling
-from featurestore.registry.kept_statistics import Gathering
 from featurestore.semantics.judge import are_expired
 from featurestore.semantics.source_columns import key_list
 from featurestore.semantics.status import Status
@@ -28,6 +27,15 @@ from featurestore.sources.session import Session
 
 PASS_KEYS = 1_000_000
 """Keys that are asked for at once: what bounds the memory of a run."""
+
+
+class ValueTaker(Protocol):
+    """What is told of all values that are written, as a `Gathering` is."""
+
+    def add(
+        self, columns: Mapping[str, pa.Array | pa.ChunkedArray] | Callable[[], Mapping[str, pa.Array]], rows: int
+    ) -> None:
+        """Take the values of the next rows: columns by name, or what makes them."""
 
 
 class RecordBatch(NamedTuple):
@@ -74,7 +82,7 @@ class RecordQuery:
     codec: ViewCodec
     blocking: bool
     tiling: Tiling | None = None
-    gathering: Gathering | None = None
+    gathering: ValueTaker | None = None
 
     def records(
         self, keys: int, instant: int, edition: int, *, size: int, first: int = 0, pass_keys: int = PASS_KEYS
