@@ -1,5 +1,7 @@
-"""A first run of materialize over many keys, in one chunk and in several, and the rest of one that ended half way, as jobs (see `pairs`)."""
+"""A first run of materialize over many keys, in one chunk and in several, by one process and by several, and the rest of one that ended half way, as
+jobs (see `pairs`)."""
 
+import resource
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -49,9 +51,9 @@ def _rows() -> Path:
     return path
 
 
-def filled(chunks: int, threads: int, done: int = 0, redis_url: str = "") -> Callable[[], Figures]:
+def filled(chunks: int, threads: int, done: int = 0, processes: int = 1, redis_url: str = "") -> Callable[[], Figures]:
     """The run of all keys into LMDB, or into a Redis that is emptied, in so many chunks, of which some are done by a run that ended
-    after them."""
+    after them, by so many processes."""
     if redis_url:
         redis.Redis.from_url(redis_url).flushall(asynchronous=True)
     source = ParquetSource("rows", str(_rows()), event_time="at")
@@ -65,7 +67,7 @@ def filled(chunks: int, threads: int, done: int = 0, redis_url: str = "") -> Cal
     )
     folder = tempfile.TemporaryDirectory(prefix="benchmark-", dir=DATA)
     lines = ('project = "benchmark"', f'online = "{redis_url or "lmdb://online"}"', "definitions = []", "[offline]", f"threads = {threads}",
-             "[materialize]", f"chunk_keys = {-(-KEYS // chunks)}", "")  # fmt: skip
+             "[materialize]", f"chunk_keys = {-(-KEYS // chunks)}", f"processes = {processes}", "")  # fmt: skip
     Path(folder.name, "featurestore.toml").write_text("\n".join(lines))
     store = FeatureStore(folder.name, clock=ManualClock(NOON))
     store.apply([FeatureService("all", features=[view])])
@@ -74,7 +76,8 @@ def filled(chunks: int, threads: int, done: int = 0, redis_url: str = "") -> Cal
 
     def call(_: object = folder) -> Figures:
         (run,) = store.materialize(progress=False)
-        return {"keys": run.keys}
+        worker_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the one that took most
+        return {"keys": run.keys, "worker_peak_mb": worker_kb / 1024}
 
     return call
 

@@ -374,9 +374,17 @@ def _estimate(_: str) -> list[Comparison]:
 
 
 def _backfill(_: str) -> list[Comparison]:
-    whole, parted, rest = (
-        Job(name, "benchmarks.backfilling:filled", {"chunks": chunks, "threads": THREADS, "done": done})
-        for name, chunks, done in (("one chunk", 1, 0), ("8 chunks", 8, 0), ("4 of 8 chunks done", 8, 4))
+    whole, parted, rest, beside = (
+        Job(name, "benchmarks.backfilling:filled", {"chunks": chunks, "threads": THREADS, "done": done, "processes": processes})
+        for name, chunks, done, processes in (
+            ("one chunk", 1, 0, 1), ("8 chunks", 8, 0, 1), ("4 of 8 chunks done", 8, 4, 1), ("8 chunks, 2 processes", 8, 0, 2),
+        )
+    )  # fmt: skip
+    of_processes = (
+        Line("wall_s", against=1),
+        Line("cpu_s", against=1),
+        Line("peak_mb", against=1),
+        Line("worker_peak_mb"),
     )
     return [
         Comparison(
@@ -389,6 +397,8 @@ def _backfill(_: str) -> list[Comparison]:
             empty_redis,
         ),
         Comparison("materialize 1 M keys, half of the chunks done", (rest, parted), (Line("cpu_s", against=1),)),
+        Comparison("materialize 1 M keys, by 2 processes", (beside, parted), of_processes),
+        Comparison("materialize 1 M keys, by 2 processes, Redis", (beside, parted), of_processes, empty_redis),
     ]
 
 

@@ -138,6 +138,13 @@ class MaterializeConfig(Table):
             "keys that are asked for and written at once, which bounds the memory of a run; a run that is killed goes on after the last such chunk"
         ),
     ] = 1_000_000
+    processes: Annotated[
+        Whole,
+        Field(ge=1),
+        described(
+            "processes of this machine that write the chunks of a run side by side, each a chunk at a time; 1: this one does"
+        ),
+    ] = 1
 
 
 def _store_folder(value: str) -> str:

@@ -74,6 +74,7 @@ CASES: dict[str, tuple[tuple[str, str], ...]] = {
     "offline.memory_limit": TEXT,
     "offline.threads": POSITIVE,
     "materialize.chunk_keys": POSITIVE,
+    "materialize.processes": POSITIVE,
     "offline.spill": TEXT,
     "offline.copies": TEXT,
     "offline.tiles": (("true", "must be text in quotes, or false"), ("3", "must be text in quotes, or false")),

@@ -151,11 +151,8 @@ class EngineAudit:
         )  # fmt: skip
 
     def _told(self, source: ParquetSource | DeltaSource, files: tuple[SourceFile, ...]) -> Told:
-        offline = self.project.offline
-        instants = offline.instants(source, files) if source.arrives else [0] * len(files)
-        with offline.session() as session:
-            columns = offline.agreed_columns(session.connection, source, files)
-        return Told(columns, dict(zip(files, instants, strict=True)))
+        with self.project.offline.session() as session:
+            return self.project.offline.told_of(session.connection, source, files)
 
     def _rows(self, source: Source, views: Sequence[ResolvedView]) -> pa.Table:
         offline = self.project.offline

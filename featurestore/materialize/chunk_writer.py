@@ -1,4 +1,4 @@
-"""What writes chunks of a run: this process, one after the other."""
+"""What writes chunks of a run: this process, one after the other, or several processes (`worker_processes`), side by side."""
 
 from __future__ import annotations
 

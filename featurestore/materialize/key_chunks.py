@@ -34,6 +34,12 @@ class KeyChunks:
             KeyChunk(number, first, size) for number, (first, size) in enumerate(zip(starts, sizes, strict=False))
         ]
 
+    def asked(self, chunk: KeyChunk) -> pa.Table:
+        """The keys of a chunk, as `asked` has them, numbered from 0."""
+        sql = f"SELECT * REPLACE (request_no - {chunk.first} AS request_no) FROM asked WHERE request_no >= {chunk.first} AND request_no < {chunk.first + chunk.keys}"
+        found: pa.Table = self._connection.sql(sql).to_arrow_table()
+        return found
+
     def _split(self, view: ResolvedView, keys: int) -> list[int]:
         """Number the keys anew, chunk by chunk; how many each has."""
         connection, names = self._connection, key_list(view)

@@ -16,7 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from featurestore.clock import to_datetime
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ExpectationError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
-from featurestore.materialize.chunk_writer import WriterHere
+from featurestore.materialize.chunk_writer import ChunkWriter, WriterHere
 from featurestore.materialize.chunked_run import ChunkedRun
 from featurestore.materialize.done_chunks import DoneChunks, noted, read_note, run_digest
 from featurestore.materialize.kernel import Changes, Written, keys_sql
@@ -46,11 +46,11 @@ from featurestore.materialize.run_plan import (
     without_records,
 )
 from featurestore.materialize.stored_keys import count_records, count_records_by_chunk
+from featurestore.materialize.worker_processes import Workers, WriterInProcesses
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.plurals import plural
-from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.registry.frames import feature_name
 from featurestore.registry.kept_statistics import Gathering, Told
 from featurestore.registry.store import RunRecord
@@ -70,7 +70,7 @@ from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
 from featurestore.sources.source_files import again as once_more
 from featurestore.sources.unreadable import engine_words
-from featurestore.tiles.file_tile_choice import tiles_for
+from featurestore.tiles.file_tile_choice import ChosenTiles, tiles_for
 from featurestore.types import FeatureType
 
 LOGGER = logging.getLogger("featurestore")
@@ -275,7 +275,8 @@ def _publish(lease: Lease, plan: PlannedRun, last: Run, records: int) -> None:
 @dataclass(frozen=True)
 class ThisProcess:
     """Writes the records of a run here, from the files of the run, each batch with a word of how far it is. tiles: the folder of tiles
-    that runs use and make; None: none. gather: begins to gather what values are like. chunk_keys: how many keys are asked for at once."""
+    that runs use and make; None: none. gather: begins to gather what values are like. chunk_keys: how many keys are asked for at once.
+    workers: the processes that write where there are several chunks; None: this one does."""
 
     offline: Offline
     store: OnlineStore
@@ -283,18 +284,23 @@ class ThisProcess:
     tiles: OwnedFolder | None = None
     gather: Gather = _nothing_gathered
     chunk_keys: int = PASS_KEYS
+    workers: Workers | None = None
     told: dict[int, Told | None] = field(default_factory=dict)
     """By instant (µs) what the values of its keys are like; None where that could not be told."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         """See `RunEngine`."""
         view, offline = run.view, self.offline
-        with offline.session(files=offline.listing(view.source, run.files)) as session, session.reading():
+        with (
+            offline.session(files=offline.listing(view.source, run.files)) as session,
+            session.reading(),
+            ExitStack() as ends,
+        ):
             try:
-                tiling = self._tiling(run, session)
+                tiles = self._chosen_tiles(run, session)
                 keys = collect(session, keys_sql(view, session, run.changes, instants=run.instants))
                 chunks = KeyChunks(session, view, run.codec, keys, most=self.chunk_keys)
-                writer = WriterHere(run, lease, self.store, session, tiling, self.progress)
+                writer = ends.enter_context(self._writer(run, lease, session, chunks, tiles))
                 chunked = ChunkedRun(run, lease, self.store, session, chunks, writer, self.progress)
                 done = chunked.begun()
                 for marks in run.marks:
@@ -311,7 +317,24 @@ class ThisProcess:
     def _gathering(self, view: ResolvedView) -> Gathering | None:
         return self.gather({one.name: (feature_name(view.name, one.name), one.type) for one in view.features})
 
-    def _tiling(self, run: PlannedRun, session: Session) -> Tiling | None:
+    def _writer(
+        self, run: PlannedRun, lease: Lease, session: Session, chunks: KeyChunks, tiles: ChosenTiles | None
+    ) -> AbstractContextManager[ChunkWriter]:
+        """What writes the chunks of a run."""
+        count = 1 if self.workers is None else min(self.workers.count, len(chunks.all))
+        if self.workers is not None and count > 1:
+            if run.digest:
+                tells = self._gathering(run.view) is not None
+                work = self.workers.work(run, session, self.offline, count=count, tiles=tiles, tells=tells)
+                return WriterInProcesses(run, lease, chunks, work, count=count, progress=self.progress)
+            LOGGER.warning(
+                "%s is materialized by this process alone: the rows of %s lie in no files that another one could read",
+                run.view.declared.title, run.view.source.title,
+            )  # fmt: skip
+        tiling = None if tiles is None else tiles.tiling(session)
+        return nullcontext(WriterHere(run, lease, self.store, session, tiling, self.progress))
+
+    def _chosen_tiles(self, run: PlannedRun, session: Session) -> ChosenTiles | None:
         view, state = run.view, run.state
         if self.tiles is None or run.every_row or state is None:
             return None

@@ -20,6 +20,7 @@ from featurestore.materialize.materialize import (
     run_record,
 )
 from featurestore.materialize.progress import Progress
+from featurestore.materialize.worker_processes import Workers
 from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
@@ -56,6 +57,7 @@ class Materializer:
         self._registry, self._offline, self._store, self._pushed = registry, offline, store, pushed
         self._project, self._tiles = config.project, tiles
         self._statistics, self._chunk_keys = statistics, config.materialize.chunk_keys
+        self._workers = Workers(config.materialize.processes, config.project, config.online, config.offline)
 
     def materialize(
         self, view: ResolvedView, *, full: bool, progress: Progress, engine: RunEngine | None = None
@@ -65,7 +67,7 @@ class Materializer:
         if not self._stays(view):
             return []
         gather = self._statistics.gather
-        here = ThisProcess(self._offline, self._store, progress, self._tiles, gather, self._chunk_keys)
+        here = ThisProcess(self._offline, self._store, progress, self._tiles, gather, self._chunk_keys, self._workers)
         runs = []
         try:
             for run in self._fill(view, full=full, progress=progress, engine=engine or here):

@@ -104,6 +104,11 @@ class Session:
         finally:
             connection.close()
 
+    @property
+    def forgotten(self) -> ForgottenKeys | None:
+        """The keys whose rows do not count here."""
+        return self._shared.forgotten
+
     def files(self, source: Source) -> tuple[SourceFile, ...]:
         """The files of a source as this session reads them: those that were there when it first asked; none of one whose rows
         it was given."""

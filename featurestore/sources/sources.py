@@ -289,6 +289,11 @@ class Sources:
             known = self._agreed[key] = agreed_columns(source, list(found))
         return known
 
+    def told_of(self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]) -> Told:
+        """What is settled of a source here, for another process that reads these files of it."""
+        instants = self.instants(source, files) if source.arrives else [0] * len(files)
+        return Told(self.agreed_columns(connection, source, files), dict(zip(files, instants, strict=True)))
+
     def check_settled(
         self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]
     ) -> None:

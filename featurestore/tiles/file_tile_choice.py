@@ -6,8 +6,8 @@ too few rows would share a tile.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -83,10 +83,31 @@ def _has_tiles(feature: ResolvedFeature) -> bool:
     return fields is not None and coded
 
 
+@dataclass(frozen=True)
+class ChosenTiles:
+    """The tiles for a view's folds at an instant, for any session that reads these files of its source. files: by what tiles know of each.
+    parts: the tiles, which lie in paths."""
+
+    source: FileSource
+    grid: TileGrid
+    paths: tuple[str, ...]
+    files: Mapping[TiledFile, SourceFile]
+    parts: tuple[TiledPart, ...]
+
+    def tiling(self, session: Session) -> FileTiles:
+        """The tiles, and what a session reads beside them."""
+
+        def rest(starts: Sequence[int]) -> Rest:
+            spans = [(start, start + self.grid.hop) for start in starts]
+            return _rest(session, self.source, self.files, self.parts, spans)
+
+        return FileTiles(self.grid, self.paths, rest)
+
+
 def tiles_for(
     view: ResolvedView, offline: Offline, session: Session, folder: OwnedFolder, *, instant: int,
     seen: Collection[SourceFile],
-) -> FileTiles | None:  # fmt: skip
+) -> ChosenTiles | None:  # fmt: skip
     """The tiles for a view's folds at an instant, of the files that were there before (`seen`); None where rows are read.
 
     Tiles that are missing are made. The view's lease must be held.
@@ -113,8 +134,7 @@ def tiles_for(
     paths = tuple(path for part in parts for path in part.paths)
     if not paths:
         return None
-    rest = partial(_rest, session, source, files, parts)
-    return FileTiles(grid, paths, lambda starts: rest([(start, start + hop) for start in starts]))
+    return ChosenTiles(source, grid, paths, files, tuple(parts))
 
 
 def _identified(offline: Offline, session: Session, source: FileSource) -> list[TiledFile]:
@@ -159,7 +179,7 @@ def _joined(kept: TileFiles, view: ResolvedView, session: Session, parts: Sequen
 
 
 def _rest(
-    session: Session, source: FileSource, files: dict[TiledFile, SourceFile], parts: Sequence[TiledPart],
+    session: Session, source: FileSource, files: Mapping[TiledFile, SourceFile], parts: Sequence[TiledPart],
     spans: Sequence[tuple[int, int]],
 ) -> Rest:  # fmt: skip
     """What reads the files without tiles, and those with tiles that may hold rows within these spans of time."""

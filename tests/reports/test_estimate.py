@@ -37,7 +37,8 @@ from featurestore import (
 )
 from featurestore.cli import app
 from featurestore.errors import RequestError, SpineError
-from featurestore.reports.estimate.calibration import Speed
+from featurestore.reports.estimate.calibration import Calibration, Speed
+from featurestore.reports.estimate.runs import _peak_bytes
 from featurestore.reports.estimate.scale_model import FoldedKeys, part_of
 from featurestore.reports.estimate.source_size import COUNTED_ROWS, drawn_from, spread
 from featurestore.types import Float64, Int64, String, Timestamp
@@ -201,7 +202,21 @@ def test_chunks_are_told(data: Path) -> None:
         (work,) = store.estimate_materialize().work
         assert work.chunks == math.ceil(KEYS / (KEYS // 3))
         assert any(f"about {work.chunks} chunks of {KEYS // 3} keys" in note for note in work.notes)
-        assert f"{work.chunks} chunks" in str(store.estimate_materialize())
+        assert not any("side by side" in note for note in work.notes)
+    settings.write_text(f"{settings.read_text()}processes = 3\n")
+    with FeatureStore(data, clock=repository.clock) as store:
+        assert f"{work.chunks} chunks" in (said := str(store.estimate_materialize()))
+        assert "by 3 processes side by side" in said
+
+
+def test_each_process_has_a_chunk_in_memory() -> None:
+    """And whoever drives them its own; what is read at once is divided among them."""
+    speed = Speed(any_run=10.0, per_row=1.0, per_asked=2.0)
+    told = Calibration(speed, speed, at_rest_bytes=1_000, cores=1.0, rows=1, asked=1, took_s=1.0)
+    of_each = 1_000 + 10 + 100 + 2 * 50
+    peaks = [_peak_bytes(told, 7, 100, 50, processes=processes) for processes in (1, 2, 3)]
+    assert peaks == [of_each + 7, 2 * of_each + 1_000 + 7, 3 * of_each + 1_000 + 7]
+    assert _peak_bytes(told._replace(memory_bytes=None), 7, 100, 50, processes=2) is None
 
 
 @pytest.mark.parametrize("view", [plain(), folded(), plain(known_at="at"), plain(known_after="90m"), plain(known_at=ARRIVAL)],

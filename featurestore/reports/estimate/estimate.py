@@ -44,10 +44,10 @@ class EstimatedWork:
     """By the clock, on a machine that is as busy as it was when the speed was measured."""
 
     peak_bytes: int | None = None
-    """The greatest memory of the process, what it has now included; None where the system does not tell memory."""
+    """The greatest memory of the process, what it has now included, and of those that it starts; None where the system does not tell memory."""
 
     chunks: int | None = None
-    """In about how many chunks of keys the largest run of a view is made, one after the other; None of a frame, and where there is no run."""
+    """In about how many chunks of keys the largest run of a view is made; None of a frame, and where there is no run."""
 
     notes: tuple[str, ...] = ()
     """What is to be known of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -91,9 +92,12 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
         return Estimate((replace(work, notes=(*work.notes, f"its speed could not be measured: {error}")),))
     scheme, chunk_keys = _scheme(project), project.config.materialize.chunk_keys
     chunks = max(math.ceil(one.about / chunk_keys) for one in asked) or 1
+    wanted = project.config.materialize.processes if isinstance(view.source, FileSource) else 1
+    processes = min(wanted, chunks)
     if chunks > 1:
+        beside = f", by {processes} processes side by side" * (processes > 1)
         notes.append(
-            f"in about {chunks:,} {plural(chunks, 'chunk')} of {chunk_keys:,} {plural(chunk_keys, 'key')} (`chunk_keys` of [materialize]), which bounds the memory"
+            f"in about {chunks:,} {plural(chunks, 'chunk')} of {chunk_keys:,} {plural(chunk_keys, 'key')} (`chunk_keys` of [materialize]), which bounds the memory{beside}"
         )
     cpu = work.rows_written * WRITE_CPU_US[scheme] / 1e6
     for one in asked:
@@ -101,17 +105,25 @@ def _of_view(project: Project, view: ResolvedView, *, full: bool, first: bool = 
         read_s = sized.read_seconds([view], samples, one.about / passes)
         read_s += work.rows_read * samples[view.source.name].times_s  # to find the keys
         cpu += passes * (measured.cpu_s.of_job(work.rows_read, one.about / passes) + read_s)
-    peak = None
-    if measured.memory_bytes is not None:
-        peak = measured.at_rest_bytes + sized.reading_bytes([view])
-        most = max(one.about for one in asked)
-        peak += round(measured.memory_bytes.of_job(work.rows_read, min(most, chunk_keys)))
+    most = min(max(one.about for one in asked), chunk_keys)
+    peak = _peak_bytes(measured, sized.reading_bytes([view]), work.rows_read, most, processes=processes)
     online = round(max(one.about for one in asked) * (record_bytes + OVERHEAD_BYTES[scheme]))
+    cores = measured.cores if processes == 1 else min(processes * measured.cores, os.cpu_count() or 1)
     done = replace(
-        work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / measured.cores, peak_bytes=peak, chunks=chunks,
+        work, bytes_written=online, cpu_seconds=cpu, seconds=cpu / cores, peak_bytes=peak, chunks=chunks,
         notes=tuple(notes),
     )  # fmt: skip
     return Estimate((done,), measured.rows, measured.asked, measured.took_s)
+
+
+def _peak_bytes(measured: Calibration, reading_bytes: int, rows: float, keys: float, *, processes: int) -> int | None:
+    """The greatest memory of a run over so many rows that asks for so many keys at once, in each of its processes; None where the
+    system does not tell memory."""
+    if measured.memory_bytes is None:
+        return None
+    of_each = measured.at_rest_bytes + round(measured.memory_bytes.of_job(rows, keys))
+    driver = measured.at_rest_bytes * (processes > 1)
+    return processes * of_each + driver + reading_bytes  # what is read at once is divided among their threads
 
 
 def _scheme(project: Project) -> str:

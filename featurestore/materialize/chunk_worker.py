@@ -1,0 +1,201 @@
+"""A process that writes chunks of a run for its driver (`worker_processes`), which sends it their keys and gives it a run key.
+
+It reads the files of the run, and no others, by the kernel of materialize, and writes straight into the online store. It ends when its driver
+does, in the middle of a batch where it must.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+from featurestore.errors import FeatureStoreError, MaterializeError
+from featurestore.lazy import duckdb, pa
+from featurestore.materialize.kernel import RecordWriting, RunInstants, SlotWriter, Written
+from featurestore.materialize.lease import RunKey
+from featurestore.materialize.stored_keys import StoredKeys
+from featurestore.online import OnlineStore, open_online
+from featurestore.online.view_codec import ViewCodec
+from featurestore.semantics.forgotten import ForgottenKeys
+from featurestore.semantics.view import ResolvedView
+from featurestore.sources.offline import Offline
+from featurestore.sources.session import Session
+from featurestore.sources.source_files import SourceFile
+from featurestore.sources.sources import Told
+from featurestore.tiles.file_tile_choice import ChosenTiles
+
+
+class WorkerLimits(NamedTuple):
+    """What a worker process may take, as `Offline` takes it. copies: the folder of copies of rows."""
+
+    threads: int
+    memory_limit: str
+    spill: Path | None
+    copies: Path
+
+
+@dataclass(frozen=True)
+class ChunkWork:
+    """All that a worker process is told of a run, once. online: the URL of the store. everything: whether every record is written.
+    told: what the driver settled of the view's source. tells: whether it is to send the values that it writes."""
+
+    view: ResolvedView
+    project: str
+    online: str
+    everything: bool
+    files: tuple[SourceFile, ...]
+    told: Told
+    forgotten: ForgottenKeys | None
+    tiles: ChosenTiles | None
+    tells: bool
+    limits: WorkerLimits
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session that reads the files of the run."""
+        threads, memory_limit, spill, copies = self.limits
+        offline, source = Offline(Path(), memory_limit=memory_limit, threads=threads, spill=spill), self.view.source
+        offline.forgotten, offline.told, offline.copies_folder = (
+            lambda: self.forgotten,
+            {source.name: self.told},
+            copies,
+        )
+        with closing(offline), offline.session(files=offline.listing(source, self.files)) as session:
+            yield session
+
+
+class ChunkOrder(NamedTuple):
+    """A chunk to write: its keys, as `asked` has them, and the store keys that have records in it, where every record is written; both
+    as `packed_table` packs them. key: by which it may write."""
+
+    marks: RunInstants
+    key: RunKey
+    asked: bytes
+    stored: bytes | None
+
+
+class Advanced(NamedTuple):
+    """A worker's word: so many keys more are written."""
+
+    keys: int
+
+
+class Values(NamedTuple):
+    """A worker's word: the values of so many rows that it writes, a `packed_table` by the names of features, or why it has none."""
+
+    rows: int
+    columns: bytes | Exception
+
+
+class Failed(NamedTuple):
+    """A worker's last word: the chunk is not written."""
+
+    error: BaseException
+
+
+Word = Advanced | Values | Failed | Written
+"""What a worker says; `Written` of a chunk that is done."""
+
+
+def packed_table(table: pa.Table) -> bytes:
+    """A table as bytes, of which `unpacked_table` makes it again."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpacked_table(packed: bytes) -> pa.Table:
+    """See `packed_table`."""
+    return pa.ipc.open_stream(pa.py_buffer(packed)).read_all()
+
+
+def work(connection: Connection) -> None:
+    """Take a `ChunkWork`, then orders, one after the other, until None comes or the driver ends; the process ends with it."""
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # which whole groups of processes get; the driver decides
+        signal.signal(ignored, signal.SIG_IGN)
+    asked: ChunkWork = connection.recv()
+    orders: SimpleQueue[ChunkOrder | None] = SimpleQueue()
+    threading.Thread(target=_take_orders, args=[connection, orders], daemon=True).start()
+    try:
+        with closing(open_online(asked.online)) as store, asked.session() as session:
+            worker = _ChunkWorker(asked, store, session, connection.send)
+            for order in iter(orders.get, None):
+                connection.send(worker.written(order))
+    except Exception as error:  # noqa: BLE001 - the driver raises it
+        connection.send(Failed(_sendable(error)))
+
+
+def _take_orders(connection: Connection, orders: SimpleQueue[ChunkOrder | None]) -> None:
+    """Take orders while others are worked on. Where the driver is gone, so is this process: at once."""
+    try:
+        while (order := connection.recv()) is not None:
+            orders.put(order)
+    except (EOFError, OSError):
+        os._exit(1)
+    orders.put(None)
+
+
+def _sendable(error: Exception) -> BaseException:
+    """An error as the driver can raise it; with where it was raised, where it is none of ours."""
+    if not isinstance(error, (FeatureStoreError, duckdb.Error)):
+        error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - an error may be anything
+        return MaterializeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@dataclass(frozen=True)
+class _ChunkWorker:
+    asked: ChunkWork
+    store: OnlineStore
+    session: Session
+    say: Callable[[Word], object]
+
+    def written(self, order: ChunkOrder) -> Written:
+        """Write a chunk."""
+        asked, connection = self.asked, self.session.connection
+        keys = unpacked_table(order.asked)
+        connection.register("given_keys", keys)
+        connection.execute("CREATE OR REPLACE TEMP TABLE asked AS FROM given_keys")
+        connection.unregister("given_keys")
+        stored = None
+        if order.stored is not None:
+            stored = StoredKeys(connection, [unpacked_table(order.stored)["key"].to_pylist()])
+        codec = ViewCodec(asked.project, asked.view, tagged=self.store.tagged)
+        slots = SlotWriter(asked.view, codec, self.store, order.key.writer(self.store), order.marks, asked.everything)
+        tiling = None if asked.tiles is None else asked.tiles.tiling(self.session)
+        taker = _SentValues(self.say) if asked.tells else None
+        writing = RecordWriting(slots, self.session, stored, tiling, taker, max(1, keys.num_rows))
+        return writing.write(keys.num_rows, advance=lambda count: self.say(Advanced(count)))
+
+
+@dataclass(frozen=True)
+class _SentValues:
+    """Sends values to the driver, which gathers what they are like: a `ValueTaker`."""
+
+    say: Callable[[Word], object]
+
+    def add(
+        self, columns: Mapping[str, pa.Array | pa.ChunkedArray] | Callable[[], Mapping[str, pa.Array]], rows: int
+    ) -> None:
+        """See `ValueTaker`."""
+        sent: bytes | Exception
+        try:
+            sent = packed_table(pa.table(dict(columns() if callable(columns) else columns)))
+        except Exception as error:  # noqa: BLE001 - as in `Gathering`: what is written is more important
+            sent = MaterializeError(f"{type(error).__name__}: {error}")
+        self.say(Values(rows, sent))
