@@ -108,7 +108,7 @@ from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
 from featurestore.training.parts import PART_ROWS, WrittenParts, entered, historical_parts, snapshot_parts
-from featurestore.training.pinned import pinned_listing
+from featurestore.training.pinned import asked_listing
 from featurestore.training.snapshot import TIMESTAMP, AskedInstants, snapshot
 from featurestore.training.training_frame import TrainingFrame, journalled, writable_folder
 
@@ -324,9 +324,7 @@ class FeatureStore(BoundToProcess):
             raise SpineError("The spine comes first, and then the features: get_historical_features(spine, features)")
         options = Options(timestamp, timezone, with_status, with_event_time)
         service = self._service(features)
-        listing = (
-            None if sources_as_in is None else pinned_listing(service, self.offline, self.load_manifest(sources_as_in))
-        )
+        listing = asked_listing(service, self.offline, sources_as_in)
         frame = get_historical_features(
             spine, service, self.offline, now=self._project.now(), options=options, listing=listing
         )
@@ -340,12 +338,14 @@ class FeatureStore(BoundToProcess):
         return FromLog(self._project, service, options, asked_duration(from_log, "from_log"))
 
     @checked
-    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> TrainingFrame:
+    def snapshot(
+        self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False, sources_as_in: Any = None
+    ) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
-        one query, the keys of the first, then those of the next."""
+        one query, the keys of the first, then those of the next. sources_as_in: as for `get_historical_features`."""
         options, service = Options(with_status=with_status), self._service(features)
-        asked = AskedInstants.of(at)
-        frame = snapshot(service, self.offline, at=asked.at, now=self._project.now(), options=options)
+        asked, listing = AskedInstants.of(at), asked_listing(service, self.offline, sources_as_in)
+        frame = snapshot(service, self.offline, at=asked.at, now=self._project.now(), options=options, listing=listing)
         frame.manifest["notices"] += asked.notices
         return self._journalled(frame, service)
 
@@ -353,7 +353,7 @@ class FeatureStore(BoundToProcess):
     def historical_parts(  # noqa: PLR0913 - each is a word of its own
         self, folder: str | Path, spine: str | Path, features: Any, *, timestamp: str = TIMESTAMP,
         timezone: str | None = None, with_status: bool = False, with_event_time: bool = False,
-        part_rows: int = PART_ROWS, from_log: timedelta | str | None = None,
+        part_rows: int = PART_ROWS, from_log: timedelta | str | None = None, sources_as_in: Any = None,
     ) -> WrittenParts:  # fmt: skip
         """Write a training frame that is too large to be made at once: a folder of Parquet files, each of so many spine rows.
 
@@ -368,14 +368,15 @@ class FeatureStore(BoundToProcess):
         place = writable_folder(folder)
         logged = self._from_log(from_log, service, options)
         written = historical_parts(
-            place, spine, service, self.offline, now=now, options=options, part_rows=part_rows, instead=logged
-        )
+            place, spine, service, self.offline, now=now, options=options, part_rows=part_rows, instead=logged,
+            sources_as_in=sources_as_in,
+        )  # fmt: skip
         return self._entered(written, service)
 
     @checked
     def snapshot_parts(
         self, folder: str | Path, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False,
-        part_rows: int = PART_ROWS,
+        part_rows: int = PART_ROWS, sources_as_in: Any = None,
     ) -> WrittenParts:  # fmt: skip
         """Write a snapshot that is too large to be made at once, as `historical_parts` does: several instants a file where there are few
         keys, else a range of keys at one instant."""
@@ -383,8 +384,9 @@ class FeatureStore(BoundToProcess):
         instants, now = AskedInstants.of(at).at, self._project.now()
         place = writable_folder(folder)
         written = snapshot_parts(
-            place, service, self.offline, at=instants, now=now, options=options, part_rows=part_rows
-        )
+            place, service, self.offline, at=instants, now=now, options=options, part_rows=part_rows,
+            sources_as_in=sources_as_in,
+        )  # fmt: skip
         return self._entered(written, service)
 
     def _journalled(self, frame: TrainingFrame, service: ResolvedService) -> TrainingFrame:

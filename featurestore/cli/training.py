@@ -26,6 +26,14 @@ PartRows = Annotated[
         help="Write a folder of files of so many rows each, which a run that was killed goes on with.",
     ),
 ]
+SourcesAsIn = Annotated[
+    str | None,
+    typer.Option(
+        "--sources-as-in",
+        metavar="FILE",
+        help="A training frame, or its manifest: read the files, and the versions of tables, that it was made of.",
+    ),
+]
 WithStatus = Annotated[bool, typer.Option("--with-status", help="Add a column <feature>__status for each.")]
 
 
@@ -56,14 +64,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             help="Take what was served at a row's instant, or up to so long before (0s: at it), where that is logged.",
         ),
     ] = None,
-    sources_as_in: Annotated[
-        str | None,
-        typer.Option(
-            "--sources-as-in",
-            metavar="FILE",
-            help="A training frame, or its manifest: read the files, and the versions of tables, that it was made of.",
-        ),
-    ] = None,
+    sources_as_in: SourcesAsIn = None,
     estimate: Estimated = False,
     at: At = None,
     as_json: AsJson = False,
@@ -77,11 +78,7 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
     """
     if not is_url(spine) and not Path(spine).exists():
         raise SpineError(f"There is no {spine}")
-    if sources_as_in is not None and (estimate or part_rows is not None):
-        raise typer.BadParameter(
-            "it goes with neither --estimate nor --part-rows, which read sources as they are now",
-            param_hint="--sources-as-in",
-        )
+    _check_no_estimate(sources_as_in, estimate=estimate)
     asked = one_or_all(features)
     options: dict[str, Any] = {
         "timestamp": timestamp, "timezone": timezone, "with_status": with_status, "with_event_time": with_event_time,
@@ -92,12 +89,21 @@ def historical(  # noqa: PLR0913, PLR0917 - each is an option
             print_found(found, as_json=as_json)
             return
         if part_rows is not None:
-            written = store.historical_parts(output, spine, asked, part_rows=part_rows, from_log=from_log, **options)
+            written = store.historical_parts(
+                output, spine, asked, part_rows=part_rows, from_log=from_log, sources_as_in=sources_as_in, **options
+            )
             _print_parts(written, as_json=as_json)
             return
         frame = store.get_historical_features(spine, asked, from_log=from_log, sources_as_in=sources_as_in, **options)
         path = frame.to_parquet(output)
     _print_written(path, frame.manifest, as_json=as_json)
+
+
+def _check_no_estimate(sources_as_in: str | None, *, estimate: bool) -> None:
+    if sources_as_in is not None and estimate:
+        raise typer.BadParameter(
+            "it does not go with --estimate, which reads sources as they are now", param_hint="--sources-as-in"
+        )
 
 
 def _print_parts(written: WrittenParts, *, as_json: bool) -> None:
@@ -139,6 +145,7 @@ def snapshot(  # noqa: PLR0913, PLR0917 - each is an option
     ] = None,
     part_rows: PartRows = None,
     with_status: WithStatus = False,
+    sources_as_in: SourcesAsIn = None,
     estimate: Estimated = False,
     as_json: AsJson = False,
 ) -> None:
@@ -148,23 +155,22 @@ def snapshot(  # noqa: PLR0913, PLR0917 - each is an option
 
     Example: featurestore snapshot customer_orders --at 2025-01-05T00:00:00Z
     """
+    _check_no_estimate(sources_as_in, estimate=estimate)
     moments = [instant(text, "--at") for text in at]
+    options: dict[str, Any] = {"at": moments, "with_status": with_status}
     if part_rows is not None and output is None and not estimate:
         raise typer.BadParameter("--part-rows needs --output, the folder")
     with opened(context) as store:
         if estimate:
-            found = store.estimate_snapshot(
-                one_or_all(features), at=moments, with_status=with_status, part_rows=part_rows
-            )
+            found = store.estimate_snapshot(one_or_all(features), part_rows=part_rows, **options)
             print_found(found, as_json=as_json)
             return
         if part_rows is not None and output is not None:
-            written = store.snapshot_parts(
-                output, one_or_all(features), at=moments, with_status=with_status, part_rows=part_rows
-            )
+            options |= {"part_rows": part_rows, "sources_as_in": sources_as_in}
+            written = store.snapshot_parts(output, one_or_all(features), **options)
             _print_parts(written, as_json=as_json)
             return
-        frame = store.snapshot(one_or_all(features), at=moments, with_status=with_status)
+        frame = store.snapshot(one_or_all(features), sources_as_in=sources_as_in, **options)
         if output is not None:
             _print_written(frame.to_parquet(output), frame.manifest, as_json=as_json)
             return

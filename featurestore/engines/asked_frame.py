@@ -33,6 +33,7 @@ from featurestore.training.kernel import (
     source_counts,
     status_name,
 )
+from featurestore.training.pinned import asked_listing
 from featurestore.training.snapshot import TIMESTAMP, AskedInstants, check_snapshot
 from featurestore.training.training_frame import enter, manifest_beside, write_manifest
 
@@ -73,12 +74,20 @@ class AskedFrame:
     """By source its columns."""
 
     @classmethod
-    def of(cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str]) -> Self:
-        """Resolve features, and list the files of their sources. versions: those of the engine, for the manifest."""
+    def of(
+        cls,
+        store: FeatureStore,
+        features: Any,
+        options: Options,
+        versions: Mapping[str, str],
+        sources_as_in: Any = None,
+    ) -> Self:
+        """Resolve features, and list the files of their sources. versions: those of the engine, for the manifest. sources_as_in: the
+        manifest whose files are read, or what holds one; None: those of now."""
         project = store._project
         service, now = store._service(features), project.now()
         check_options(service, options)
-        listing = listing_of(service, project.offline)
+        listing = asked_listing(service, project.offline, sources_as_in) or listing_of(service, project.offline)
         manifest = manifest_of(service, project.offline, listing, now=now, options=options)
         manifest["versions"] |= versions
         raw = {part.view.source.name: project.offline.raw_types(part.view.source) for part in service.parts}
@@ -86,10 +95,11 @@ class AskedFrame:
 
     @classmethod
     def of_snapshot(
-        cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str], instants: AskedInstants
-    ) -> Self:
+        cls, store: FeatureStore, features: Any, options: Options, versions: Mapping[str, str], instants: AskedInstants,
+        sources_as_in: Any = None,
+    ) -> Self:  # fmt: skip
         """The same of a snapshot. SpineError where the service has none."""
-        asked = cls.of(store, features, options, versions)
+        asked = cls.of(store, features, options, versions, sources_as_in)
         check_snapshot(asked.service)
         asked.manifest["notices"] += instants.notices
         return asked

@@ -11,10 +11,12 @@ import errno
 import os
 import re
 import stat
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import translate
 from glob import escape
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +24,7 @@ from featurestore.declare.sources import FileSource, ParquetSource, Source, Tabl
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.sources import object_stores
 from featurestore.sources.arrivals import Sighting
+from featurestore.sources.unreadable import PARQUET
 
 T = TypeVar("T")
 
@@ -40,6 +43,9 @@ FORMATS = (("Delta", "_delta_log"), ("Hudi", ".hoodie"))
 """What a folder is that holds a folder of this name."""
 
 ICEBERG = "metadata/*.metadata.json"
+
+PARQUET_TAIL = struct.Struct("<I4s")
+"""How a Parquet file ends: the bytes of its footer, which stands before that, and how all such files end."""
 
 READ_AS = {
     "Delta": "Declare it as a DeltaSource",
@@ -247,6 +253,23 @@ def _status(path: str, name: str) -> SourceFile:
             errno.EINVAL, "the engine finds no file with a backslash and one of * ? [ in its path; rename it", path
         )
     return SourceFile(path, status.st_size, status.st_mtime_ns, name)
+
+
+def footer_digest(path: str) -> str | None:
+    """A digest of the footer of a Parquet file of this machine, which tells its rows, columns, statistics and writer; None of any other
+    file, and of one that cannot be read."""
+    if REMOTE.match(path):
+        return None
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - there may be many
+            end = file.seek(-PARQUET_TAIL.size, os.SEEK_END)
+            footer_bytes, magic = PARQUET_TAIL.unpack(file.read())
+            if magic != PARQUET or footer_bytes > end:
+                return None
+            file.seek(end - footer_bytes)
+            return blake2b(file.read(footer_bytes), digest_size=8).hexdigest()
+    except OSError:
+        return None
 
 
 def again(read: Callable[[], T]) -> T:

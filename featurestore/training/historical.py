@@ -11,7 +11,7 @@ from featurestore.errors import FilesChangedError, SpineError
 from featurestore.semantics.engine import is_relation
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
-from featurestore.sources.source_files import SourceFile
+from featurestore.sources.source_files import SourceFile, footer_digest
 from featurestore.training.kernel import (
     Counts,
     Options,
@@ -140,6 +140,10 @@ def _files(source: Source, offline: Offline, found: Sequence[SourceFile]) -> lis
     files: list[dict[str, Any]] = [
         {"path": file.path, "size": file.size, "modified_ns": file.modified} for file in found
     ]
+    for said, one in zip(files, found, strict=True):
+        footer = footer_digest(one.path)
+        if footer is not None:
+            said["footer"] = footer
     state = offline.table_state(source, tuple(found))
     files = [{**file, **state} for file in files]
     if source.arrives:

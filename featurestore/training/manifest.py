@@ -44,7 +44,7 @@ class Manifest(BaseModel):
     views: dict[str, str] = Field(default_factory=dict, repr=False)
     """By name in the service the value fingerprint of each view."""
     sources: dict[str, tuple[dict[str, Any], ...]] = Field(default_factory=dict, repr=False)
-    """By name the files that were read, each with path, size (bytes) and modified_ns, of a Delta table its table_version, of an Iceberg table its snapshot and schema_id."""
+    """By name the files that were read, each with path, size (bytes), modified_ns and, of a Parquet file of this machine, a digest of its footer; of a Delta table its table_version, of an Iceberg table its snapshot and schema_id."""
     versions: dict[str, str] = Field(default_factory=dict, repr=False)
     """By name the version of each library that values pass through."""
     created: datetime | None = None

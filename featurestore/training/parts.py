@@ -38,7 +38,8 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
 from featurestore.training.historical import Listing, get_historical_features, listing_of, manifest_of
 from featurestore.training.kernel import Options
-from featurestore.training.manifest import library_versions, load_manifest
+from featurestore.training.manifest import Manifest, library_versions, load_manifest
+from featurestore.training.pinned import check_footers, pinned_listing
 from featurestore.training.snapshot import check_snapshot, keys_at, write_keys
 from featurestore.training.spine import SpineFiles, SpineRows, chunks_of
 from featurestore.training.spine_table import load_chunk
@@ -112,11 +113,11 @@ class WrittenParts:
 
 def historical_parts(  # noqa: PLR0913 - as many as it is asked with
     folder: Path, spine: str | Path, service: ResolvedService, offline: Offline, *, now: int, options: Options,
-    part_rows: int = PART_ROWS, instead: Instead | None = None,
+    part_rows: int = PART_ROWS, instead: Instead | None = None, sources_as_in: Any = None,
 ) -> WrittenParts:  # fmt: skip
     """Write the training frame of a spine, a Parquet file or folder, in parts of so many of its rows.
 
-    instead: other values than the query's. Raises what `get_historical_features` raises, and FeatureStoreError where the folder holds another frame, or what that
+    instead: other values than the query's. sources_as_in: the manifest whose files are read, or what holds one; None: those of now. Raises what `get_historical_features` raises, and FeatureStoreError where the folder holds another frame, or what that
     is made of has changed.
     """
     files = SpineFiles.of(spine)
@@ -128,7 +129,7 @@ def historical_parts(  # noqa: PLR0913 - as many as it is asked with
         "part_rows": whole_rows(part_rows),
         "from_log": None if instead is None else instead.option,
     }
-    work = _Work(folder, service, offline, options, instead)
+    work = _Work(folder, service, offline, options, instead, _manifest_of(sources_as_in))
 
     def parts(_: Mapping[str, Any]) -> Iterator[FramePart]:
         return (
@@ -145,17 +146,17 @@ def historical_parts(  # noqa: PLR0913 - as many as it is asked with
     return work.run(asked, now=now, begin=begin, parts=parts, rows=rows)
 
 
-def snapshot_parts(
+def snapshot_parts(  # noqa: PLR0913 - as many as it is asked with
     folder: Path, service: ResolvedService, offline: Offline, *, at: Sequence[int], now: int, options: Options,
-    part_rows: int = PART_ROWS,
+    part_rows: int = PART_ROWS, sources_as_in: Any = None,
 ) -> WrittenParts:  # fmt: skip
     """Write the values of every key at each of `at` (µs): several instants a part where keys are few, else a range of keys at
-    one instant. Raises as `historical_parts`, and as `snapshot`."""
+    one instant. sources_as_in: as for `historical_parts`. Raises as `historical_parts`, and as `snapshot`."""
     check_snapshot(service)
     if not at:
         raise RequestError("at: a snapshot needs an instant, or several")
     asked = {"at": list(at), "part_rows": whole_rows(part_rows)}
-    work = _Work(folder, service, offline, options)
+    work = _Work(folder, service, offline, options, sources_as_in=_manifest_of(sources_as_in))
     keys_file = folder / KEYS
 
     def begin(listing: Listing) -> dict[str, Any]:
@@ -196,6 +197,10 @@ def check_part_rows(part_rows: Any) -> None:
         whole_rows(part_rows)
 
 
+def _manifest_of(sources_as_in: Any) -> Manifest | None:
+    return None if sources_as_in is None else load_manifest(sources_as_in)
+
+
 def whole_rows(part_rows: Any) -> int:
     """How many rows a part has, as a caller says it; RequestError where that is no number of rows."""
     if type(part_rows) is not int or part_rows < 1:
@@ -212,6 +217,7 @@ class _Work:
     offline: Offline
     options: Options
     instead: Instead | None = None
+    sources_as_in: Manifest | None = None
 
     def run(
         self, asked: Mapping[str, Any], *, now: int, begin: Callable[[Listing], dict[str, Any]],
@@ -245,7 +251,7 @@ class _Work:
         """What the folder's plan says, which is made where there is none. FeatureStoreError where it is another one."""
         wanted = {
             "format": FORMAT, "service": self.service.name, "fingerprint": self.service.fingerprint,
-            "options": self.options.__dict__, "versions": library_versions(), **asked,
+            "options": self.options.__dict__, "versions": library_versions(), "sources_as_in": self._asked_sources, **asked,
         }  # fmt: skip
         wanted = orjson.loads(orjson.dumps(wanted))
         path = self.folder / PLAN
@@ -255,7 +261,11 @@ class _Work:
                 raise FeatureStoreError(
                     f"{self.folder} holds {others[0]}, and no plan of a frame: name a folder that is empty, or not there"
                 )
-            listing = listing_of(self.service, self.offline)
+            listing = (
+                listing_of(self.service, self.offline)
+                if self.sources_as_in is None
+                else pinned_listing(self.service, self.offline, self.sources_as_in)
+            )
             files = {name: [list(file) for file in of] for name, of in listing.items()}
             sources = manifest_of(self.service, self.offline, listing, now=now, options=self.options)["sources"]
             plan = {**wanted, "now": now, "files": files, "sources": sources, **begin(listing)}
@@ -272,6 +282,14 @@ class _Work:
                 "is there stays; write this one to another folder, or remove that one"
             )
         return plan
+
+    @property
+    def _asked_sources(self) -> str | None:
+        """What tells the files that a manifest names from those of another; None where those of now are read."""
+        if self.sources_as_in is None:
+            return None
+        names = {part.view.source.name for part in self.service.parts}
+        return _digest({name: of for name, of in self.sources_as_in.sources.items() if name in names})
 
     def check(self, spine: SpineRows, listing: Listing, now: int) -> None:
         """Raises what is wrong with the words, and with a spine's columns, before anything is written."""
@@ -292,6 +310,7 @@ class _Work:
             for part in self.service.parts:
                 source = part.view.source
                 self.offline.check_unchanged(source, listing[source.name])
+                check_footers(source, listing[source.name], plan["sources"][source.name], "the folder was begun")
                 if isinstance(source, DataFrameSource) and self.offline.files(source) != listing[source.name]:
                     raise FilesChangedError(f"{source.title} has other rows ({source.origin})")
         except FilesChangedError as error:
@@ -371,9 +390,8 @@ def _counted(path: Path, part: FramePart) -> dict[str, Any]:
 
 
 def _said(word: str) -> str:
-    return {"at": "instants", "versions": "libraries", "spine": "spine's files", "part_rows": "rows a part"}.get(
-        word, word
-    )
+    said = {"at": "instants", "versions": "libraries", "spine": "spine's files", "part_rows": "rows a part"}
+    return {**said, "sources_as_in": "sources_as_in (a digest of what the manifest names)"}.get(word, word)
 
 
 def _differ(plan: Mapping[str, Any], wanted: Mapping[str, Any], word: str) -> str:

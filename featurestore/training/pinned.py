@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featurestore.clock import instant_of, to_datetime
 from featurestore.declare.sources import FileSource, Source
 from featurestore.errors import FilesChangedError, ManifestError, SourceError
 from featurestore.semantics.service import ResolvedService
 from featurestore.sources.offline import Offline
-from featurestore.sources.source_files import SourceFile
+from featurestore.sources.source_files import SourceFile, footer_digest
 from featurestore.sources.sources import SCHEMA_ID
 from featurestore.training.historical import Listing
-from featurestore.training.manifest import Manifest
+from featurestore.training.manifest import Manifest, load_manifest
 
 
 class _Named(NamedTuple):
@@ -36,6 +36,11 @@ class _Named(NamedTuple):
         return _identity(self.path, self.size, self.modified)
 
 
+def asked_listing(service: ResolvedService, offline: Offline, sources_as_in: Any) -> Listing | None:
+    """The files that a manifest names, or that of what `load_manifest` takes; None where none is given."""
+    return None if sources_as_in is None else pinned_listing(service, offline, load_manifest(sources_as_in))
+
+
 def pinned_listing(service: ResolvedService, offline: Offline, manifest: Manifest) -> Listing:
     """The files of every source of a service that a manifest names, as they were then: of a table those of the version that it
     names, whatever was committed since; of others these very files, without those that came since.
@@ -52,10 +57,23 @@ def pinned_listing(service: ResolvedService, offline: Offline, manifest: Manifes
                 files = _of_table(source, offline, named, manifest)
             else:
                 files = _as_named(source, offline, named, manifest)
+            check_footers(source, files, manifest.sources[source.name], f"the frame of {manifest} was made")
             if source.arrives:
                 _check_arrivals(source, offline, files, named, manifest)
             listing |= offline.listing(source, files)
     return listing
+
+
+def check_footers(source: Source, files: Sequence[SourceFile], said: Sequence[Mapping[str, Any]], since: str) -> None:
+    """FilesChangedError where a Parquet file has another footer than is said of the file at its path, though it may be as large and as old.
+    said: the files as a manifest has them; one of before it had footers says nothing. since: since when, for the message."""
+    footers = {one["path"]: one.get("footer") for one in said}
+    for file in files:
+        before = footers.get(file.path)
+        if before is not None and footer_digest(file.path) not in {None, before}:
+            raise FilesChangedError(
+                f"{source.title}: {file.path} was written anew since {since}, with its size and time as they were ({source.origin})"
+            )
 
 
 def _named(source: Source, manifest: Manifest) -> list[_Named]:

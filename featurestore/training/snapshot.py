@@ -47,15 +47,16 @@ class AskedInstants(NamedTuple):
 
 
 def snapshot(
-    service: ResolvedService, offline: Offline, *, at: Sequence[int], now: int, options: Options
-) -> TrainingFrame:
+    service: ResolvedService, offline: Offline, *, at: Sequence[int], now: int, options: Options,
+    listing: Listing | None = None,
+) -> TrainingFrame:  # fmt: skip
     """A frame with a row for every key that any row ever had at each of `at` (µs), as a spine of these would answer.
 
-    The rows of one instant follow each other, in the order of their keys; all are answered together.
-    Raises SpineError where the service's views have different keys, or it needs request values.
+    The rows of one instant follow each other, in the order of their keys; all are answered together. listing: the files to read, and
+    no others; else those that are there now. Raises SpineError where the service's views have different keys, or it needs request values.
     """
     keys = check_snapshot(service)
-    return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options))
+    return again(lambda: _snapshot(service, offline, keys, at=at, now=now, options=options, listing=listing))
 
 
 def check_snapshot(service: ResolvedService) -> list[str]:
@@ -152,10 +153,11 @@ def snapshot_keys_sql(parts: Sequence[ServiceView], session: Session, keys: Sequ
 
 
 def _snapshot(
-    service: ResolvedService, offline: Offline, keys: Sequence[str], *, at: Sequence[int], now: int, options: Options
-) -> TrainingFrame:
+    service: ResolvedService, offline: Offline, keys: Sequence[str], *, at: Sequence[int], now: int, options: Options,
+    listing: Listing | None,
+) -> TrainingFrame:  # fmt: skip
     """The keys and their values, of the same files."""
-    listing = listing_of(service, offline)
+    listing = listing or listing_of(service, offline)
     with offline.session(files=listing) as session, session.reading():
         every: pa.Table = session.connection.sql(
             f"{snapshot_keys_sql(service.parts, session, keys)} ORDER BY ALL"

@@ -26,7 +26,7 @@ from tests.sources import same_rows
 
 NOON = same_rows.NOON
 COUNTED = ("rows", "conflicts", "invalid_rows", "notices", "spine_rows_past_the_last_complete_instant")
-ASKED = ("with_status", "with_event_time", "timezone")
+ASKED = ("with_status", "with_event_time", "timezone", "sources_as_in")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class EngineKind:
         self, store: FeatureStore, features: Any, at: Any, folder: Path, **words: Any
     ) -> tuple[pa.Table, int]:
         """That its snapshot is that of one machine, keys and instants too; the rows in the order of these, and how many values there are."""
-        asked = {"with_status": words["with_status"]} if "with_status" in words else {}
+        asked = {word: words[word] for word in ("with_status", "sources_as_in") if word in words}
         expected, out = store.snapshot(features, at=at, **asked), next_folder(folder)
         manifest = self.snapshot(store, features, at, out, **words)
         names = expected.to_arrow().column_names

@@ -165,10 +165,10 @@ def joined(pieces: list[list[pa.Table]], bucket: int) -> pa.Table:
 
 def answered_here(
     store: FeatureStore, spine: pa.Table, features: Any, folder: Path, *, partitions: int = 3,
-    send_bytes: int = SEND_BYTES, memory_limit: str = "1GB", **asked: Any,
+    send_bytes: int = SEND_BYTES, memory_limit: str = "1GB", sources_as_in: Any = None, **asked: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """The frame of a spine, written to a folder; its manifest."""
-    question = AskedFrame.of(store, features, Options(**asked), {})
+    question = AskedFrame.of(store, features, Options(**asked), {}, sources_as_in)
     half, limits = len(spine) // 2, TaskLimits(memory_limit=memory_limit)
     rows = Rows([spine.slice(0, half), spine.slice(half)])
     engine = HereEngine(question, partitions)
@@ -186,11 +186,12 @@ def rows_here(store: FeatureStore, spine: pa.Table, features: Any) -> list[pa.Ta
 
 
 def snapshot_here(
-    store: FeatureStore, features: Any, at: Any, folder: Path, *, partitions: int = 3, **asked: Any
-) -> dict[str, Any]:
+    store: FeatureStore, features: Any, at: Any, folder: Path, *, partitions: int = 3, sources_as_in: Any = None,
+    **asked: Any,
+) -> dict[str, Any]:  # fmt: skip
     """A snapshot, written to a folder; its manifest."""
     instants = AskedInstants.of(at)
-    question = AskedFrame.of_snapshot(store, features, Options(**asked), {}, instants)
+    question = AskedFrame.of_snapshot(store, features, Options(**asked), {}, instants, sources_as_in)
     engine, limits, spine = HereEngine(question, partitions), TaskLimits(), question.spine_columns
     keys = question.snapshot(engine, instants.at, limits=limits)
     return written(question, *question.answer(engine, keys, spine, limits=limits, send_bytes=SEND_BYTES), spine, folder)

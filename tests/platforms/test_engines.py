@@ -371,6 +371,42 @@ def test_rows_of_a_delta_table_count_from_their_commits(engine: EngineKind, tmp_
     assert found["view__n"].to_pylist() == [None, 2, None, 1, None, None]
 
 
+def test_frames_and_snapshots_are_made_again(engine: EngineKind, tmp_path: Path) -> None:
+    """Of the version of a table, and of the files, that the first one's manifest names; what is gone is told before anything runs."""
+    table, folder = tmp_path / "table", tmp_path / "files"
+
+    def rows(*amounts: float) -> pa.Table:
+        at = pa.array([ago(3)] * len(amounts), pa.timestamp("us", "UTC"))
+        return pa.table({"user": [1] * len(amounts), "at": at, "x": list(amounts)})
+
+    deltalake.write_deltalake(table, rows(1, 2))
+    write(folder / "a.parquet", user=[1], at=[ago(2)], x=[5.0])
+    views = [
+        FeatureView(source.name, entity=USER, source=source, refresh="1h", features={"n": Count(window="2d"), "sum": Sum("x", window="2d")})
+        for source in (DeltaSource("table", table, event_time="at"), ParquetSource("files", folder, event_time="at"))
+    ]  # fmt: skip
+    spine = spine_of([{"user": user, "event_timestamp": NOON} for user in (1, 2)])
+    with FeatureStore.local(clock=ManualClock(NOON)) as store:
+        store.get_historical_features(spine, views).to_parquet(tmp_path / "first.parquet")
+        deltalake.DeltaTable(table).delete("x = 1")
+        deltalake.write_deltalake(table, rows(7, 8, 9), mode="append")
+        write(folder / "b.parquet", user=[1, 2], at=[ago(2)] * 2, x=[6.0, 7.0])
+        words = {"sources_as_in": tmp_path / "first.parquet"}
+        newest, _ = engine.same(store, spine, views, tmp_path)
+        found, _ = engine.same(store, spine, views, tmp_path, **words)
+        at_noon, _ = engine.same_snapshot(store, views, NOON, tmp_path, **words)
+        names = ["table__n", "table__sum", "files__n", "files__sum"]
+        assert newest.sort_by("id").select(names).to_pylist()[0] == dict(zip(names, (4, 26.0, 2, 11.0), strict=True))
+        first = dict(zip(names, (2, 3.0, 1, 5.0), strict=True))
+        assert found.sort_by("id").select(names).to_pylist() == [first, dict.fromkeys(names)]
+        assert at_noon.select(names).to_pylist() == [first]
+        deltalake.DeltaTable(table).vacuum(0, dry_run=False, enforce_retention_duration=False)
+        with pytest.raises(SourceError, match="The rows of table_version 0, which the manifest of .* cannot be read"):
+            engine.frame(store, spine, views, tmp_path / "none", **words)
+        with pytest.raises(SourceError, match="The rows of table_version 0, which the manifest of .* cannot be read"):
+            engine.snapshot(store, views, NOON, tmp_path / "none", **words)
+
+
 def test_a_delta_table_that_is_materialized(engine: EngineKind, redis_server: RedisServer, tmp_path: Path) -> None:
     """By the files of each version: rows that were appended, and a version that took rows away."""
     rows = pa.table({"user": [1, 2, 3], "at": pa.array([ago(9)] * 3, pa.timestamp("us", "UTC")), "x": [1.5, None, 2.5]})

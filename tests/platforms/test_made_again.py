@@ -91,13 +91,20 @@ def test_delta_frames_are_made_again(store: FeatureStore, tmp_path: Path, tell: 
     write_deltalake(folder, orders(7), mode="overwrite", schema_mode="overwrite")
     DeltaTable(folder).create_checkpoint()
     newest = values(store.get_historical_features(SPINE, service))
+    pa.parquet.write_table(SPINE, tmp_path / "spine.parquet")
     compared = 0
     for number, frame in enumerate(frames):
         again = store.get_historical_features(SPINE, service, sources_as_in=frame)
         assert values(again) == values(frame) != newest
         assert again.manifest["sources"] == frame.manifest["sources"]
         assert {file["table_version"] for file in again.manifest["sources"]["orders"]} == {number}
-        compared += 2 * 3
+        assert values(store.snapshot(service, at=AT, sources_as_in=frame)) == values(frame)
+        parts = store.historical_parts(
+            tmp_path / f"parts{number}", tmp_path / "spine.parquet", service, sources_as_in=frame
+        )
+        assert pa.parquet.read_table(parts.folder).to_pylist() == values(frame)
+        assert parts.manifest["sources"] == frame.manifest["sources"]
+        compared += 3 * 2 * 3
     assert len({json.dumps(values(frame), default=str) for frame in frames}) == 5  # a compaction changes none
     assert values(store.get_historical_features(SPINE, service)) == newest  # which a pinned reading does not touch
     store.apply([service])
@@ -109,6 +116,8 @@ def test_delta_frames_are_made_again(store: FeatureStore, tmp_path: Path, tell: 
         match=r"The rows of table_version 1, which the manifest of model@\w+ names, cannot be read; a vacuum.*part-",
     ):
         store.get_historical_features(SPINE, service, sources_as_in=frames[1])
+    with pytest.raises(SourceError, match=r"The rows of table_version 1, which the manifest of model@\w+ names"):
+        store.historical_parts(tmp_path / "none", tmp_path / "spine.parquet", service, sources_as_in=frames[1])
     assert values(store.get_historical_features(SPINE, service)) == newest
     tell("delta", version=f"deltalake {version('deltalake')}", ran="frames made again", compared=compared)
 
@@ -242,9 +251,16 @@ def test_iceberg_frames_are_made_again(table: Table, tmp_path: Path, tell: Told)
     done = CliRunner().invoke(app, [*said, *options])
     assert done.exit_code == 0, done.output
     assert pa.parquet.read_table(tmp_path / "again.parquet").to_pylist() == values(frames[1])
-    refused = CliRunner().invoke(app, [*said, *options, "--part-rows", "1"])
+    refused = CliRunner().invoke(app, [*said, *options, "--estimate"])
     assert refused.exit_code == 2
-    assert "--part-rows" in refused.output
+    assert "--estimate" in refused.output
+    options = [*options[:2], "-o", str(tmp_path / "parts"), "--part-rows", "1"]
+    asked = ["--repo", str(tmp_path), "snapshot", "model", "--at", AT.isoformat(), *options[:2]]
+    for words in ([*said, *options], [*asked, "-o", str(tmp_path / "snapshot.parquet")]):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    for name in ("parts", "snapshot.parquet"):
+        assert pa.parquet.read_table(tmp_path / name).to_pylist() == values(frames[1])
     old = frames[1].manifest["sources"]["orders"][0]["snapshot"]
     table.maintenance.expire_snapshots().by_id(old).commit()
     with FeatureStore(tmp_path, clock=ManualClock(AT)) as store:
@@ -252,7 +268,7 @@ def test_iceberg_frames_are_made_again(table: Table, tmp_path: Path, tell: Told)
             SourceError,
             match=rf"The rows of snapshot {old}, .*it has no snapshot|its table has no snapshot {old} any more",
         ):
-            store.get_historical_features(SPINE, "model", sources_as_in=frames[1])
+            store.snapshot("model", at=AT, sources_as_in=frames[1])
         assert values(store.get_historical_features(SPINE, "model", sources_as_in=frames[2])) == values(frames[2])
     tell("iceberg", version=f"pyiceberg {version('pyiceberg')}", ran="frames made again", compared=4 * 2 * 3)
 

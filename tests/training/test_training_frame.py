@@ -21,6 +21,7 @@ from featurestore import FeatureService, FeatureStore, FeatureView, Latest
 from featurestore.durable.checksums import unsigned
 from featurestore.durable.parquet import restored
 from featurestore.errors import DeclarationError, ManifestError, SourceError, SpineError
+from featurestore.sources.source_files import footer_digest
 from featurestore.training.manifest import load_manifest
 from featurestore.training.training_frame import MANIFEST_KEY, TrainingFrame
 from featurestore.types import Array, Float32
@@ -176,7 +177,13 @@ def test_the_manifest_says_what_the_frame_was_made_from(store: FeatureStore, tmp
     assert manifest["created"] == NOON.isoformat()
     files = [tmp_path / "sources" / name for name in ("a.parquet", "b.parquet")]
     assert manifest["sources"]["hourly_rows"] == [
-        {"path": str(path), "size": path.stat().st_size, "modified_ns": path.stat().st_mtime_ns} for path in files
+        {
+            "path": str(path),
+            "size": path.stat().st_size,
+            "modified_ns": path.stat().st_mtime_ns,
+            "footer": footer_digest(str(path)),
+        }
+        for path in files
     ]
     (frame_source,) = manifest["sources"]["facts_rows"]
     assert frame_source["path"].startswith("frame:")

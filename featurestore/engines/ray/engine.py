@@ -49,7 +49,7 @@ class RayEngine:
 
     def get_historical_features(
         self, spine: Any, features: Any, *, timestamp: str = "event_timestamp", timezone: str | None = None,
-        with_status: bool = False, with_event_time: bool = False,
+        with_status: bool = False, with_event_time: bool = False, sources_as_in: Any = None,
     ) -> RayFrame:  # fmt: skip
         """The training frame of a spine, as `FeatureStore.get_historical_features` says; its rows come in no order.
 
@@ -57,19 +57,21 @@ class RayEngine:
         is written or read. Raises SpineError, SourceError and what the store raises of features.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        asked = AskedFrame.of(self._store, features, options, _versions())
+        asked = AskedFrame.of(self._store, features, options, _versions(), sources_as_in)
         schema, given = self._spine(spine)
         return self._frame(asked, RayPlan(asked), PlannedRows(schema), given, schema.names)
 
     @checked
-    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> RayFrame:
+    def snapshot(
+        self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False, sources_as_in: Any = None
+    ) -> RayFrame:
         """The values of every key at an instant or several, as `FeatureStore.snapshot` says; its rows come in no order.
 
         Keys are found where the rows lie. Nothing is computed before the frame is written or read. Raises SpineError where the views have
         different keys, and what `get_historical_features` raises.
         """
         instants, options = AskedInstants.of(at), Options(with_status=with_status)
-        asked = AskedFrame.of_snapshot(self._store, features, options, _versions(), instants)
+        asked = AskedFrame.of_snapshot(self._store, features, options, _versions(), instants, sources_as_in)
         plan = RayPlan(asked)
         keys = asked.snapshot(plan, instants.at, limits=self._limits)
         return self._frame(asked, plan, keys, list, asked.spine_columns)

@@ -50,7 +50,7 @@ class SparkEngine:
 
     def get_historical_features(
         self, spine: Any, features: Any, *, timestamp: str = "event_timestamp", timezone: str | None = None,
-        with_status: bool = False, with_event_time: bool = False,
+        with_status: bool = False, with_event_time: bool = False, sources_as_in: Any = None,
     ) -> SparkFrame:  # fmt: skip
         """The training frame of a spine, as `FeatureStore.get_historical_features` says; its rows come in no order.
 
@@ -58,7 +58,7 @@ class SparkEngine:
         SpineError, SourceError and what the store raises of features.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        asked = AskedFrame.of(self._store, features, options, {"spark": self._sharing.session.version})
+        asked = AskedFrame.of(self._store, features, options, {"spark": self._sharing.session.version}, sources_as_in)
         given, shuffle = self._spine(spine), KeyShuffle(self._sharing, asked)
         self._check_told_apart(asked.columns(given.columns))
         rows, counts = asked.answer(
@@ -71,7 +71,9 @@ class SparkEngine:
         return SparkFrame(rows, counts, asked, given.columns)
 
     @checked
-    def snapshot(self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False) -> SparkFrame:
+    def snapshot(
+        self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False, sources_as_in: Any = None
+    ) -> SparkFrame:
         """The values of every key at an instant or several, as `FeatureStore.snapshot` says; its rows come in no order.
 
         Keys are found where the rows lie. Nothing is computed before the frame is written or read. Raises SpineError where the views have
@@ -79,7 +81,7 @@ class SparkEngine:
         """
         instants, options = AskedInstants.of(at), Options(with_status=with_status)
         asked = AskedFrame.of_snapshot(
-            self._store, features, options, {"spark": self._sharing.session.version}, instants
+            self._store, features, options, {"spark": self._sharing.session.version}, instants, sources_as_in
         )
         shuffle, spine = KeyShuffle(self._sharing, asked), asked.spine_columns
         self._check_told_apart(asked.columns(spine))
