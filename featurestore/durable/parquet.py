@@ -38,6 +38,26 @@ def parquet_file(source: Any) -> pq.ParquetFile:
     return pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, Path)), **_WITH_EXTENSIONS)
 
 
+def filterable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with texts and bytes that are no views, since Arrow filters none of these."""
+    types = [_without_views(field.type) for field in batch.schema]
+    arrays = [array if array.type == of else array.cast(of) for array, of in zip(batch.columns, types, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=filterable_schema(batch.schema))
+
+
+def filterable_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of `filterable` batches."""
+    return pa.schema([field.with_type(_without_views(field.type)) for field in schema], schema.metadata)
+
+
+def _without_views(of: pa.DataType) -> pa.DataType:
+    if str(of) in {"string_view", "binary_view"}:  # which Arrow before version 16 does not know
+        return pa.string() if str(of) == "string_view" else pa.binary()
+    if pa.types.is_list(of):
+        return pa.list_(of.value_field.with_type(_without_views(of.value_type)))
+    return of
+
+
 def storable_schema(schema: pa.Schema) -> pa.Schema:
     """The schema that `storable` gives a table."""
     if STORES_FIXED:

@@ -17,7 +17,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 from featurestore.durable.own_folder import own_folder
-from featurestore.durable.parquet import storable, storable_schema
+from featurestore.durable.parquet import parquet_file, restored, storable, storable_schema
 from featurestore.lazy import pa, pq
 
 VERSION = 3
@@ -53,6 +53,18 @@ def copy_path(folder: Path, of: Any, state: Any) -> Path:
 
 def _digest(value: Any) -> str:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def parquet_batches(path: Path) -> Batches:
+    """The rows of a file that `write_parquet` made, in their order."""
+    file = parquet_file(path)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with file:
+            for batch in file.iter_batches():
+                yield from restored(pa.Table.from_batches([batch])).to_batches()
+
+    return restored(file.schema_arrow.empty_table()).schema, batches()
 
 
 def write_parquet(path: Path, schema: pa.Schema, rows: Iterator[pa.RecordBatch]) -> None:

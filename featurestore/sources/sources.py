@@ -15,10 +15,10 @@ from featurestore.declare.sources import DataFrameSource, FileSource, Source, Ta
 from featurestore.declare.text_sources import TextSource
 from featurestore.durable.disk import told
 from featurestore.errors import FilesChangedError, SourceError
-from featurestore.lazy import duckdb, pa
+from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals, Sighting
-from featurestore.sources.copies import Batches, copy_of, copy_path, tidy
+from featurestore.sources.copies import Batches, copy_of, copy_path, parquet_batches, tidy
 from featurestore.sources.databases.database_copies import copied_files
 from featurestore.sources.log import Log
 from featurestore.sources.partitions import guessed_types
@@ -27,7 +27,7 @@ from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile, source_error
 from featurestore.sources.tables.delta_tables import DeltaTables
 from featurestore.sources.tables.iceberg_tables import IcebergTables
-from featurestore.sources.tables.table_files import Arrival, TableFile, TableState
+from featurestore.sources.tables.table_files import Arrival, TableFile, TableState, rows_without
 from featurestore.sources.text.text_files import batches
 from featurestore.types import FeatureType
 
@@ -71,6 +71,7 @@ class Sources:
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], dict[str, int]] = {}
         self._came: dict[str, dict[Sighting, Arrival]] = {}  # of tables, by source
+        self._counted: dict[str, TableState] = {}  # of tables, by source: whose rows were counted
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
         self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
@@ -123,13 +124,14 @@ class Sources:
                 source, f"{title} has no snapshot yet" if found.number is None else f"{title} has no rows, in {state}"
             )
         kept = [self._has_copy(found.table, one) and not one.as_is for one in found.files]
-        looked = [one.file for one, copied in zip(found.files, kept, strict=True) if not copied]
+        looked = [one.file for one, copied in zip(found.files, kept, strict=True) if not copied and one.before is None]
         there = {file.path: file for file in self._places.files(source, looked)} if looked else {}
         files = tuple(
             self._of_table(source, there.get(one.file.path, one.file), found.table, one) for one in found.files
         )
         if not all(one.as_is for one in found.files):
             tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy))
+        self._check_stand_ins(source, files, found)
         self._note_state(source, files, found)
         came = self._came.setdefault(source.name, {})
         came.update({file.sighting: found.came[file.path] for file in files if file.path in found.came})
@@ -142,10 +144,39 @@ class Sources:
         if one.as_is:
             return file
         try:
-            copy = copy_of(self.copies(), table, [one.state, one.file.size], one.rows, whole=False)
+            rows = partial(self._rows_of_table, table, one)
+            copy = copy_of(self.copies(), table, [one.state, one.file.size], rows, whole=False)
         except OSError as error:
             raise source_error(source, f"no copy of {file.path} can be made: {told(error)}") from error
         return file._replace(copy=copy)
+
+    def _rows_of_table(self, table: str, one: TableFile) -> Batches:
+        """The rows of a table's file; where rows were deleted of it by their values, those of its last copy, without them."""
+        deleted: list[TableFile] = []
+        while one.before is not None:
+            deleted += one.deleted
+            one = one.before
+            copy = copy_path(self.copies(), table, [one.state, one.file.size])
+            if copy.exists():
+                return rows_without(parquet_batches(copy), [of.rows() for of in deleted])
+        return rows_without(one.rows(), [of.rows() for of in deleted]) if deleted else one.rows()
+
+    def _check_stand_ins(self, source: FileSource, files: Sequence[SourceFile], found: TableState) -> None:
+        """SourceError where what is read in place of some of a table's files has not as many rows as these: of rows that are equal in all
+        columns some were deleted and some not, or the table does not say all that was."""
+        if self._counted.get(source.name) is found:
+            return
+        copies = {one.file.path: file.copy for one, file in zip(found.files, files, strict=True)}
+        for stand_in in found.stand_ins:
+            rows = sum(pq.read_metadata(copies[path]).num_rows for path in stand_in.files)
+            if stand_in.num_rows not in {None, rows}:
+                raise source_error(
+                    source,
+                    f"known_at=ARRIVAL: what its table says of the rows that {stand_in.title} and commits before it changed makes {rows} rows, and "
+                    f"there are {stand_in.num_rows}: of rows that are equal in all columns only some were deleted, or not all changes are "
+                    "said. When each row came is not known then. Say known_at=…, a column of when a row was learned",
+                )
+        self._counted[source.name] = found
 
     def _note_state(self, source: FileSource, files: tuple[SourceFile, ...], found: TableState) -> None:
         assert found.number is not None

@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from featurestore.declare.delta_source import DeltaSource
 from featurestore.declare.sources import OBJECT_STORES, is_url
-from featurestore.durable.parquet import parquet_file
+from featurestore.durable.parquet import filterable, filterable_schema, parquet_file
 from featurestore.errors import SourceError
-from featurestore.lazy import pa, pq
+from featurestore.lazy import pa, pc, pq
 from featurestore.semantics.columns import type_of_arrow
 from featurestore.sources import object_stores
 from featurestore.sources.copies import Batches
 from featurestore.sources.object_stores import readable
 from featurestore.sources.partitions import NULL, partition_type
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables.table_files import Commit, TableFile, TableState, arrivals, originals
+from featurestore.sources.tables.table_files import Commit, Originals, TableFile, TableState, arrivals
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -33,6 +33,10 @@ COMMIT = re.compile(r"\d{20}\.json")
 MAPPING = "delta.columnMapping.mode"
 PHYSICAL, NUMBER = "delta.columnMapping.physicalName", "delta.columnMapping.id"
 FIELD_ID = b"PARQUET:field_id"
+CHANGE = "_change_type"
+"""The column of a file of changed rows that says how each was changed."""
+INSERTED, DELETED = ("insert", "update_postimage"), ("delete", "update_preimage")
+ZONED = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
 PARTITION = "partition."
 """How the library begins the names of the columns of a file's partition values."""
 
@@ -58,12 +62,12 @@ class DeltaTables:
             columns = _columns(source, table)
             found = _state(source, place, table, columns)
             if source.arrives:
-                found = self._arriving(source, place, found, columns, copied)
+                found = self._arriving(source, place, table, found, columns, copied)
             known = self._known[source.name] = key, found
         return known[1]
 
     def _arriving(
-        self, source: DeltaSource, place: str, newest: TableState, columns: dict[str, str] | None,
+        self, source: DeltaSource, place: str, table: DeltaTable, newest: TableState, columns: dict[str, str] | None,
         copied: Callable[[str, TableFile], bool],
     ) -> TableState:  # fmt: skip
         """A table whose rows are known from when they came, with what was there before it was compacted."""
@@ -78,7 +82,8 @@ class DeltaTables:
                 source,
                 f"the log of {place} has no commit of version {newest.number} any more, so when its rows came is not known",
             )
-        commits = [self._commit(source, place, entries[number]) for number in range(first, newest.number + 1)]
+        shape = _LoggedColumns.of(table, is_mapped=columns is not None)
+        commits = [self._commit(source, place, entries[number], shape) for number in range(first, newest.number + 1)]
 
         def before(commit: Commit) -> dict[str, TableFile]:
             key = (newest.table, commit.number, repr(columns))
@@ -88,20 +93,54 @@ class DeltaTables:
                 self._before[key] = {one.file.path: one for one in removed}
             return self._before[key]
 
-        files = originals(
-            commits, {one.file.path: one for one in newest.files}, before=before,
-            there=lambda one: copied(newest.table, one) or _exists(source, one.file.path),
-        )  # fmt: skip
-        return newest._replace(files=list(files.values()), came=arrivals(commits, files))
+        originals = Originals(
+            before, copied=partial(copied, newest.table), exists=lambda one: _exists(source, one.file.path)
+        )
+        says_rows = any(commit.deleted for commit in commits)
+        now = {one.file.path: _with_rows(one) if says_rows else one for one in newest.files}
+        files, stand_ins = originals.read_instead(commits, now)
+        return newest._replace(files=list(files.values()), came=arrivals(commits, files), stand_ins=tuple(stand_ins))
 
-    def _commit(self, source: DeltaSource, place: str, entry: tuple[str, int, int]) -> Commit:
+    def _commit(self, source: DeltaSource, place: str, entry: tuple[str, int, int], shape: _LoggedColumns) -> Commit:
         known = self._commits.get((place, entry))
         if known is None:
-            known = self._commits[place, entry] = _read_commit(source, place, entry)
+            known = self._commits[place, entry] = _read_commit(source, place, entry, shape)
         return known
 
 
-def _read_commit(source: DeltaSource, place: str, entry: tuple[str, int, int]) -> Commit:
+class _LoggedColumns(NamedTuple):
+    """What of a table's columns matters to what its log says of commits."""
+
+    partitions: dict[str, pa.DataType]
+    """The types of the columns that it is partitioned by, in their order."""
+    others: frozenset[str]
+    """The names of its other columns."""
+    is_mapped: bool
+    """Whether its files name columns otherwise: then partitions are not told apart, and what it says of changed rows is not read."""
+
+    @classmethod
+    def of(cls, table: DeltaTable, *, is_mapped: bool) -> _LoggedColumns:
+        types = {field.name: field.type for field in pa.schema(table.schema().to_arrow())}
+        partitions = {name: types[name] for name in table.metadata().partition_columns}
+        return cls(partitions, frozenset(types.keys() - partitions), is_mapped)
+
+    def partition(self, said: Mapping[str, Any]) -> str:
+        """The partition of a file, as `_name` begins with it. said: an action that names it."""
+        if self.is_mapped:
+            return ""
+        values = {
+            PARTITION + name: _typed(said["partitionValues"].get(name), of) for name, of in self.partitions.items()
+        }
+        return _name({**values, "path": ""}).removesuffix("/")
+
+    def keeps_rows(self, predicate: str) -> bool:
+        """Whether what is overwritten where this holds may leave rows of a file, which are then written anew: where it is about a column
+        that is no partition."""
+        said = re.sub("'[^']*'", "''", predicate)
+        return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said, re.IGNORECASE) for name in self.others)
+
+
+def _read_commit(source: DeltaSource, place: str, entry: tuple[str, int, int], shape: _LoggedColumns) -> Commit:
     """What an entry of a log says: its name, size and ns of modification."""
     name, _, modified = entry
     path = f"{place}/{LOG}/{name}"
@@ -110,17 +149,52 @@ def _read_commit(source: DeltaSource, place: str, entry: tuple[str, int, int]) -
             actions = [json.loads(line) for line in file.read().splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise source_error(source, f"{path} cannot be read: {error}") from error
-    said = {kind: [action[kind] for action in actions if action.get(kind)] for kind in ("add", "remove", "commitInfo")}
+    kinds = ("add", "remove", "commitInfo", "cdc")
+    said = {kind: [action[kind] for action in actions if action.get(kind)] for kind in kinds}
     info = said["commitInfo"][0] if said["commitInfo"] else {}
-    at = info.get("inCommitTimestamp") or info.get("timestamp") or modified // 1_000_000
-    operation, mode = str(info.get("operation", "unknown")), str(info.get("operationParameters", {}).get("mode", ""))
-    changes = any(one.get("dataChange", True) for one in (*said["add"], *said["remove"]))
+    at_ms = int(info.get("inCommitTimestamp") or info.get("timestamp") or modified // 1_000_000)
+    operation, options = str(info.get("operation", "unknown")), info.get("operationParameters", {})
+    overwrites = options.get("mode") == "Overwrite" and not shape.keeps_rows(str(options.get("predicate", "")))
+    feed = [] if shape.is_mapped else said["cdc"]
+    paths = [_path(source, place, one["path"]) for one in said["add"]]
     return Commit(
-        int(name[:20]), int(at) * 1000, f"version {int(name[:20])} ({operation})",
-        frozenset(_path(source, place, one["path"]) for one in said["add"]),
-        frozenset(_path(source, place, one["path"]) for one in said["remove"]),
-        changes, mode == "Overwrite" or "REPLACE TABLE" in operation,
+        int(name[:20]), at_ms * 1000, f"version {int(name[:20])} ({operation})",
+        frozenset(paths), frozenset(_path(source, place, one["path"]) for one in said["remove"]),
+        changes=any(one.get("dataChange", True) for one in (*said["add"], *said["remove"])),
+        replaces=overwrites or "REPLACE TABLE" in operation,
+        inserted=tuple(_changed(source, place, one, shape, at_ms, INSERTED) for one in feed if operation != "DELETE"),
+        deleted=tuple(_changed(source, place, one, shape, at_ms, DELETED) for one in feed),
+        partitions={path: shape.partition(one) for path, one in zip(paths, said["add"], strict=True)},
     )  # fmt: skip
+
+
+def _changed(
+    source: DeltaSource, place: str, said: Mapping[str, Any], shape: _LoggedColumns, at_ms: int, kinds: tuple[str, ...]
+) -> TableFile:
+    """The rows that a commit changed in some ways, as a file of them that it names."""
+    path, partition = _path(source, place, said["path"]), shape.partition(said)
+    file = SourceFile(path, said["size"], at_ms * 1_000_000, f"{partition}/{path.rpartition('/')[2]}".lstrip("/"))
+    state = {"path": path, "changed": kinds}
+    return TableFile(file, state, partial(changed_rows, path, kinds), as_is=False, partition=partition)
+
+
+def _typed(text: str | None, of: pa.DataType) -> Any:
+    """The value of a partition, which a log writes as text."""
+    if not text:
+        return None
+    if pa.types.is_timestamp(of) and of.tz is not None and not ZONED.search(text):
+        text += "Z"
+    return pa.scalar(text).cast(of).as_py()
+
+
+def _with_rows(one: TableFile) -> TableFile:
+    """A file with the number of its rows, which its footer says where the log does not."""
+    if one.num_rows is not None:
+        return one
+    try:
+        return one._replace(num_rows=pq.read_metadata(readable(one.file.path)).num_rows)
+    except (pa.ArrowException, OSError):  # whoever reads it will say
+        return one
 
 
 def _exists(source: DeltaSource, path: str) -> bool:
@@ -160,7 +234,9 @@ def _state(source: DeltaSource, place: str, table: DeltaTable, columns: dict[str
         file = SourceFile(path, add["size_bytes"], add["modification_time"] * 1_000_000, _name(add))
         state = {"path": path, "left": kept.get(path), "columns": columns}
         rows = partial(rows_left, path, kept.get(path, []), columns)
-        files.append(TableFile(file, state, rows, as_is=path not in kept and columns is None))
+        as_is = path not in kept and columns is None
+        partition = "" if columns is not None else file.name.rpartition("/")[0]
+        files.append(TableFile(file, state, rows, as_is, num_rows=add.get("num_records"), partition=partition))
     return TableState(str(table.metadata().id), table.version(), files, {})
 
 
@@ -277,11 +353,25 @@ def rows_left(path: str, kept: Sequence[bool], columns: Mapping[str, str] | None
     """The rows of a file that were not deleted, in their order. kept: which of the first are left; rows beyond it are. columns:
     those that are read, as the table names them, by their names or ids in the file; None: all, as they are."""
     file = parquet_file(readable(path))
-    schema = file.schema_arrow
+    schema = filterable_schema(file.schema_arrow)
     names = None if columns is None else _named(schema, columns)
     if names is not None:
         schema = pa.schema([schema.field(own).with_name(name) for own, name in names.items()])
     return schema, _rows_left(file, kept, names, schema)
+
+
+def changed_rows(path: str, kinds: Sequence[str]) -> Batches:
+    """The rows of a file of changed rows that were changed in one of these ways, without the column that says which."""
+    file = parquet_file(readable(path))
+    schema = filterable_schema(file.schema_arrow)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with file:
+            for batch in map(filterable, file.iter_batches()):
+                chosen = batch.filter(pc.is_in(batch[CHANGE], pa.array(kinds, batch[CHANGE].type)))
+                yield chosen.drop_columns([CHANGE])
+
+    return schema.remove(schema.get_field_index(CHANGE)), batches()
 
 
 def _named(schema: pa.Schema, columns: Mapping[str, str]) -> dict[str, str]:
@@ -297,7 +387,7 @@ def _rows_left(
 ) -> Iterator[pa.RecordBatch]:
     first = 0
     with file:
-        for batch in file.iter_batches(columns=None if names is None else list(names)):
+        for batch in map(filterable, file.iter_batches(columns=None if names is None else list(names))):
             said = kept[first : first + batch.num_rows]
             first += batch.num_rows
             arrays = batch.columns if names is None else [batch.column(own) for own in names]

@@ -19,7 +19,7 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables.table_files import Commit, TableFile, TableState, arrivals, originals
+from featurestore.sources.tables.table_files import Commit, Originals, TableFile, TableState, arrivals
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -88,10 +88,12 @@ class IcebergTables:
             removed = [one for one in planning.state(parent, schema).files if one.state["path"] in commit.removes]
             return {one.state["path"]: one._replace(as_is=False) for one in removed}
 
-        files = originals(
-            commits, {one.state["path"]: one for one in newest.files}, before=before,
-            there=lambda one: copied(newest.table, one) or planning.table.io.new_input(one.state["path"]).exists(),
-        )  # fmt: skip
+        originals = Originals(
+            before,
+            copied=partial(copied, newest.table),
+            exists=lambda one: bool(planning.table.io.new_input(one.state["path"]).exists()),
+        )
+        files, _ = originals.read_instead(commits, {one.state["path"]: one for one in newest.files})
         came = {files[path].file.path: arrival for path, arrival in arrivals(commits, files).items()}
         return newest._replace(files=list(files.values()), came=came)
 

@@ -1,14 +1,22 @@
 """What tables of versions have in common: the files of a state, and when their rows came.
 
 Which rows a file has is told by the table; when a row came is told by the commit that added it, and not by one that wrote it anew.
-A compaction says of itself that it changed no row, so what it replaced is read on in its place, with the times that it had.
+A compaction says of itself that it changed no row, so what it replaced is read on in its place, with the times that it had. So is what
+a commit replaced that says which rows it deleted and added: without those, and with these beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from featurestore.durable.parquet import filterable, filterable_schema
+from featurestore.lazy import duckdb, pa
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile
 
@@ -20,9 +28,26 @@ class TableFile(NamedTuple):
     state: Any
     """All that its rows hang on beside the table, as plain JSON."""
     rows: Callable[[], Batches]
-    """Reads them."""
+    """Reads them; of one that was made by `without`, those of before."""
     as_is: bool
     """Whether it can be read itself, since its rows are what the table says."""
+    before: TableFile | None = None
+    """The same file before rows of it were deleted, which its own state does not say."""
+    deleted: tuple[TableFile, ...] = ()
+    """Files of rows: each row of it that is equal to one of these is not among its rows."""
+    num_rows: int | None = None
+    """Rows that the file has, as its table says; None where it does not."""
+    partition: str = ""
+    """That of the table which it is in; empty where that is not told."""
+
+    def without(self, deleted: Sequence[TableFile]) -> TableFile:
+        """The file without rows that were deleted since; itself where there is none."""
+        if not deleted:
+            return self
+        all_of_it = [self.state.get("without"), [one.state["path"] for one in deleted]]
+        digest = blake2b(json.dumps(all_of_it).encode(), digest_size=12).hexdigest()
+        state = {**self.state, "without": digest}
+        return self._replace(state=state, as_is=False, before=self, deleted=tuple(deleted))
 
 
 class Arrival(NamedTuple):
@@ -48,6 +73,33 @@ class Commit(NamedTuple):
     """Whether it changed any row: a compaction does not."""
     replaces: bool
     """Whether what it added is new, though it removed something: an overwritten table, or partition of one."""
+    inserted: tuple[TableFile, ...] = ()
+    """Files of the rows that it added, where it says which these are."""
+    deleted: tuple[TableFile, ...] = ()
+    """Files of the rows that it deleted, likewise."""
+    partitions: Mapping[str, str] = {}
+    """Of files that it added the partition of the table, where that is told."""
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """The files that are not there any more."""
+        return self.removes - self.adds
+
+    @property
+    def says_rows(self) -> bool:
+        """Whether it is known which rows it changed of those in the files that it replaced: none, or those that it says."""
+        return not self.changes or bool(self.inserted or self.deleted)
+
+
+class ReadInstead(NamedTuple):
+    """Files that are read in place of some of a table."""
+
+    files: frozenset[str]
+    """Their paths."""
+    num_rows: int | None
+    """How many rows they have together, as the table says of those that it has; None where it does not."""
+    title: str
+    """The last commit that wrote those, for messages."""
 
 
 class TableState(NamedTuple):
@@ -62,6 +114,8 @@ class TableState(NamedTuple):
     """By path, of files whose rows are known from when they came."""
     schema: int | None = None
     """The id of the schema whose columns they have, where the number does not say that."""
+    stand_ins: tuple[ReadInstead, ...] = ()
+    """What of the files is read in place of others."""
 
 
 def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arrival]:
@@ -70,44 +124,163 @@ def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arriv
     oldest = commits[0].at
     came: dict[str, Arrival] = {}
     for commit in commits:
-        removed = commit.removes - commit.adds
+        came |= {one.file.path: Arrival(commit.at) for one in commit.inserted}
         for path in commit.adds - came.keys():
-            if not commit.changes and removed:
-                last = max(came[one].at if one in came else oldest for one in removed)
+            if not commit.changes and commit.replaced:
+                last = max(came[one].at if one in came else oldest for one in commit.replaced)
                 came[path] = Arrival(last, commit.title)
-            elif removed and not commit.replaces:
+            elif commit.replaced and not commit.replaces:
                 came[path] = Arrival(commit.at, commit.title)
             else:
                 came[path] = Arrival(commit.at)
     return {path: came.get(path, Arrival(oldest)) for path in paths}
 
 
-def originals(
-    commits: Sequence[Commit], files: Mapping[str, TableFile], *, before: Callable[[Commit], Mapping[str, TableFile]],
-    there: Callable[[TableFile], bool],
-) -> dict[str, TableFile]:  # fmt: skip
-    """Files of a table, in place of those that a compaction wrote what it replaced, as long as that is there and nothing was deleted
-    since. before: the files that there were before a commit."""
-    compacted = {path: one for one in commits if not one.changes and one.removes - one.adds for path in one.adds}
-    known: dict[int, dict[str, TableFile] | None] = {}
+@dataclass(frozen=True, eq=False)
+class _RewrittenFiles:
+    """Files of the table that have together the rows of others, in whichever way these are spread over them."""
 
-    def replaced_by(commit: Commit) -> dict[str, TableFile] | None:
-        """What a compaction replaced, and so on; None where something of it is gone."""
-        if commit.number not in known:
-            known[commit.number] = None
-            earlier, removed = before(commit), commit.removes - commit.adds
-            if removed <= earlier.keys():
-                found = standing({path: earlier[path] for path in removed})
-                gone = any(path in removed and not there(file) for path, file in found.items())
-                known[commit.number] = None if gone else found
-        return known[commit.number]
+    outputs: frozenset[str]
+    pieces: dict[str, TableFile]
+    """By path the others, which were in the table before."""
+    title: str
 
-    def standing(found: dict[str, TableFile]) -> dict[str, TableFile]:
-        for commit in {compacted[path] for path in found if path in compacted}:
-            if all(path in found and not found[path].state.get("left") for path in commit.adds):
-                instead = replaced_by(commit)
-                if instead is not None:
-                    found = {path: file for path, file in found.items() if path not in commit.adds} | instead
-        return found
 
-    return dict(sorted(standing(dict(files)).items()))
+class Originals:
+    """What was in a table before its rows were written anew, commit by commit.
+
+    before: the files that a commit replaced, as they were before it. copied: whether there is a copy of a file. exists: whether it is
+    there itself.
+    """
+
+    def __init__(
+        self, before: Callable[[Commit], Mapping[str, TableFile]], copied: Callable[[TableFile], bool],
+        exists: Callable[[TableFile], bool],
+    ) -> None:  # fmt: skip
+        self._before, self._copied, self._exists = before, copied, exists
+        self._groups: dict[str, _RewrittenFiles] = {}  # by path of each output
+        self._gone: set[str] = set()  # the paths of pieces that cannot be read
+        self._looked_at: dict[str, bool] = {}  # by path whether a file is there itself
+
+    def read_instead(
+        self, commits: Sequence[Commit], files: Mapping[str, TableFile]
+    ) -> tuple[dict[str, TableFile], list[ReadInstead]]:
+        """The files of a table after these commits, the oldest first; in place of those that a commit wrote of which it is known which rows
+        it changed, what it replaced, as long as all of that is there and nothing else was deleted since; and what stands for what."""
+        wanted = _wanted(commits, files)
+        while True:
+            self._groups = {}
+            for commit in commits:
+                if (
+                    commit.replaced
+                    and commit.says_rows
+                    and (commit.number in wanted or commit.replaced & self._groups.keys())
+                ):
+                    self._join(commit)
+                else:
+                    self._leave(commit.removes)
+            groups = [one for one in dict.fromkeys(self._groups.values()) if one.outputs <= files.keys()]
+            groups = [group for group in groups if self._stands(group, files)]
+            gone = {path for group in groups for path, piece in group.pieces.items() if not self._is_there(piece)}
+            if not gone:
+                break
+            self._gone |= gone  # what was made of it then stands for itself, if it is there
+        found, stand_ins = dict(files), []
+        for group in groups:
+            found = {path: file for path, file in found.items() if path not in group.outputs} | group.pieces
+            told = [files[path].num_rows for path in group.outputs]
+            total = None if None in told else sum(one or 0 for one in told)
+            stand_ins.append(ReadInstead(frozenset(group.pieces), total, group.title))
+        return dict(sorted(found.items())), stand_ins
+
+    def _join(self, commit: Commit) -> None:
+        """Let what a commit wrote stand for what it replaced, in each partition by itself: no row that it kept left its own."""
+        earlier, written = self._before(commit), commit.adds - commit.removes
+        groups = {path: self._groups[path] for path in commit.replaced if path in self._groups}
+        self._leave(commit.removes)
+        if not commit.replaced <= earlier.keys():
+            return
+        changed = (*commit.inserted, *commit.deleted)
+        folders = [commit.partitions.get(path, "") for path in written]
+        for folder in dict.fromkeys([*folders, *(one.partition for one in (*earlier.values(), *changed))]):
+            replaced = {path: file for path, file in earlier.items() if file.partition == folder}
+            outputs = {path for path in written if commit.partitions.get(path, "") == folder}
+            pieces = dict[str, TableFile]()
+            single = set(replaced)
+            for group in {groups[path] for path in replaced if path in groups}:
+                if self._stands(group, replaced):
+                    pieces |= group.pieces
+                    outputs |= group.outputs - commit.replaced
+                    single -= group.outputs
+            pieces |= {path: replaced[path] for path in single}
+            deleted = [one for one in commit.deleted if one.partition == folder]
+            pieces = {path: piece.without(deleted) for path, piece in pieces.items()}
+            pieces |= {one.file.path: one for one in commit.inserted if one.partition == folder}
+            group = _RewrittenFiles(frozenset(outputs), pieces, commit.title)
+            self._groups |= dict.fromkeys(group.outputs, group)
+
+    def _leave(self, paths: Iterable[str]) -> None:
+        """Files of the table, or rows of them, are deleted, and nobody says which of those these are that they stand for."""
+        for group in {self._groups[path] for path in paths if path in self._groups}:
+            for output in group.outputs:
+                del self._groups[output]
+
+    def _stands(self, group: _RewrittenFiles, files: Mapping[str, TableFile]) -> bool:
+        """Whether its files are read in place of those of the table, of which these are at hand: nothing was deleted from these."""
+        whole = not any(files[path].state.get("left") for path in group.outputs & files.keys())
+        return whole and not group.pieces.keys() & self._gone
+
+    def _is_there(self, file: TableFile) -> bool:
+        """Whether the rows of a file can be read: from a copy, from one of before rows of it were deleted, or from itself."""
+        while not self._copied(file):
+            if file.before is None:
+                return self._is_itself_there(file)
+            if not all(map(self._is_itself_there, file.deleted)):
+                return False
+            file = file.before
+        return True
+
+    def _is_itself_there(self, file: TableFile) -> bool:
+        path = file.state["path"]
+        if path not in self._looked_at:
+            self._looked_at[path] = self._exists(file)
+        return self._looked_at[path]
+
+
+def rows_without(rows: Batches, deleted: Sequence[Batches]) -> Batches:
+    """Rows in their order, without those that are equal in all columns to one that was deleted; of a column that one of both lacks, the
+    other is null."""
+    schema, batches = rows
+    schema = filterable_schema(schema)
+    gone = pa.concat_tables(
+        [pa.Table.from_batches(of, columns) for columns, of in deleted], promote_options="permissive"
+    )
+    names = gone.column_names
+    gone = gone.rename_columns([f"c{place}" for place in range(len(names))])
+    equal = " AND ".join(
+        f"{f'b.c{place}' if name in schema.names else 'NULL'} IS NOT DISTINCT FROM g.c{place}"
+        for place, name in enumerate(names)
+    )
+
+    def left() -> Iterator[pa.RecordBatch]:
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            connection.register("gone", gone)
+            for batch in map(filterable, batches):
+                there = {f"c{place}": batch[name] for place, name in enumerate(names) if name in schema.names}
+                connection.register("batch", pa.table({**there, "number": np.arange(batch.num_rows)}))
+                found = connection.execute(f"SELECT number FROM batch b SEMI JOIN gone g ON {equal}").fetchnumpy()
+                kept = np.ones(batch.num_rows, bool)
+                kept[found["number"]] = False
+                yield batch.filter(pa.array(kept))
+
+    return schema, left()
+
+
+def _wanted(commits: Sequence[Commit], files: Iterable[str]) -> set[int]:
+    """The commits that say which rows they changed and wrote what is in these files, or in what others of them replaced."""
+    needed, numbers = set(files), set()
+    for commit in reversed(commits):
+        if commit.replaced and commit.says_rows and commit.adds & needed:
+            needed |= commit.adds | commit.removes
+            numbers.add(commit.number)
+    return numbers

@@ -1,0 +1,308 @@
+"""Delta tables that say which rows a commit changed: each row is known from the commit that added it, wherever it was copied to since."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featurestore import ARRIVAL, Count, DeltaSource, Entity, FeatureStore, FeatureView, ManualClock, Sum
+from featurestore.errors import SourceError
+from featurestore.types import String
+from tests.draws import draws
+from tests.platforms.conftest import Told
+from tests.platforms.test_delta import added, commit, committed
+
+USER = Entity("user", key={"user": String})
+DAY = datetime(2026, 3, 8, tzinfo=UTC)
+FEED = {"delta.enableChangeDataFeed": "true"}
+HOURS = 23
+
+Row = tuple[str, int, str | None]
+"""User, amount, city: all that a row has beside when it happened, which is the same for all."""
+
+
+def orders(*rows: Row) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return pa.table(
+        {
+            "user": pa.array(columns[0], pa.string()),
+            "at": pa.array([DAY - timedelta(days=1)] * len(rows), pa.timestamp("us", "UTC")),
+            "amount": pa.array(columns[1], pa.int64()),
+            "city": pa.array(columns[2], pa.string()),
+        }
+    )
+
+
+def source(folder: Path) -> DeltaSource:
+    return DeltaSource("orders", folder, event_time="at", known_at=ARRIVAL)
+
+
+def known(store: FeatureStore, folder: Path, hours: list[int]) -> list[tuple[int | None, int | None]]:
+    """Of Ann and Ben, at each of these hours of the day, how many rows training knows, and what their amounts add up to."""
+    folds = {"n": Count(window="lifetime"), "sum": Sum("amount", window="lifetime")}
+    view = FeatureView("rows", entity=USER, source=source(folder), refresh="continuous", features=folds)
+    spine = pa.table(
+        {
+            "user": ["ann", "ben"] * len(hours),
+            "event_timestamp": [DAY + timedelta(hours=hour) for hour in hours for _ in range(2)],
+        }
+    )
+    found = store.get_historical_features(spine, [view]).to_arrow()
+    return list(zip(found["rows__n"].to_pylist(), found["rows__sum"].to_pylist(), strict=True))
+
+
+class Table:
+    """A table, and beside it its rows with the hour from which each is known: what a naive replay of its changes says."""
+
+    def __init__(self, folder: Path, partition_by: list[str]) -> None:
+        self.folder, self.hour, self.rows = folder, 0, list[tuple[Row, int]]()
+        self._words: dict[str, Any] = {"partition_by": partition_by, "configuration": FEED}
+        self.append(("ann", 0, None), ("ben", 1, "x"))
+
+    def _changed(self, *, change: bool = True) -> None:
+        self.hour += 1
+        if change:
+            committed(self.folder, self.hour)
+
+    def append(self, *rows: Row) -> None:
+        write_deltalake(self.folder, orders(*rows), mode="append", **self._words)
+        self._words = {}
+        self._changed()
+        self.rows += [(row, self.hour) for row in rows]
+
+    def _after(self, change: Callable[[Row], Row | None]) -> None:
+        """Each row as a change makes it, and known from now on where it does; none where it deletes it."""
+        self._changed()
+        kept = [(row, change(row), hour) for row, hour in self.rows]
+        self.rows = [(new, hour if new == row else self.hour) for row, new, hour in kept if new is not None]
+
+    def delete(self, amounts: set[int]) -> None:
+        before = DeltaTable(self.folder).version()
+        DeltaTable(self.folder).delete(f"amount IN ({', '.join(map(str, sorted(amounts)))})")
+        if DeltaTable(self.folder).version() != before:
+            self._after(lambda row: None if row[1] in amounts else row)
+
+    def update(self, amounts: set[int], city: str | None) -> None:
+        """Moves rows to another partition, where the table has these; rows that are written as they were are new all the same."""
+        said = "NULL" if city is None else f"'{city}'"
+        found = DeltaTable(self.folder).update(
+            {"city": said, "amount": "amount + 100"}, predicate=f"amount IN ({', '.join(map(str, sorted(amounts)))})"
+        )
+        if found["num_updated_rows"]:
+            self._after(lambda row: (row[0], row[1] + 100, city) if row[1] in amounts else row)
+
+    def merge(self, rows: list[Row]) -> None:
+        """Ann's rows of these amounts are deleted, Ben's become these, and what is new is inserted."""
+        by_amount = {row[1]: row for row in rows}
+        there = {row[1] for row, _ in self.rows}
+        (
+            DeltaTable(self.folder)
+            .merge(orders(*by_amount.values()), predicate="t.amount = s.amount", source_alias="s", target_alias="t")
+            .when_matched_delete(predicate="t.user = 'ann'")
+            .when_matched_update({"amount": "s.amount + 1000"})
+            .when_not_matched_insert_all()
+            .execute()
+        )
+
+        def change(row: Row) -> Row | None:
+            if row[1] not in by_amount:
+                return row
+            return None if row[0] == "ann" else (row[0], row[1] + 1000, row[2])
+
+        self._after(change)
+        self.rows += [(row, self.hour) for amount, row in by_amount.items() if amount not in there]
+
+    def compact(self) -> None:
+        before = DeltaTable(self.folder).version()
+        DeltaTable(self.folder).optimize.compact()
+        if DeltaTable(self.folder).version() != before:
+            self._changed()
+
+    def vacuum(self) -> None:
+        """Of what is not the newest version, the files of changed rows among them."""
+        DeltaTable(self.folder).vacuum(0, dry_run=False, enforce_retention_duration=False)
+        for file in (self.folder / "_change_data").rglob("*.parquet"):
+            file.unlink()
+
+    def expected(self, hours: list[int]) -> list[tuple[int | None, int | None]]:
+        found: list[tuple[int | None, int | None]] = []
+        for hour in hours:
+            for user in ("ann", "ben"):
+                amounts = [row[1] for row, since in self.rows if row[0] == user and since <= hour]
+                found.append((len(amounts), sum(amounts)) if amounts else (None, None))
+        return found
+
+
+@pytest.fixture
+def store() -> Iterator[FeatureStore]:
+    with FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as store:
+        yield store
+
+
+@pytest.mark.parametrize("partition_by", [[], ["city"]])
+def test_a_row_is_known_from_the_commit_that_added_it(
+    partition_by: list[str], store: FeatureStore, tmp_path: Path, tell: Told
+) -> None:
+    """And not from one that copied it: a deletion, an update, a merge, a compaction; nor from a vacuum on."""
+    table, compared = Table(tmp_path / "t", partition_by), 0
+    cities = ["x", None]
+    changes: list[Callable[[], None]] = [
+        lambda: table.append(*[("ann", amount, cities[amount % 2]) for amount in range(2, 10)]),
+        lambda: table.append(*[("ben", amount, cities[amount % 2]) for amount in range(10, 20)]),
+        lambda: table.delete({2, 3, 15}),
+        lambda: table.update({4, 16}, "x"),
+        table.compact,
+        lambda: table.merge([("ann", 5, "x"), ("ben", 17, None), ("ben", 40, "x")]),
+        table.vacuum,
+        lambda: table.delete({6}),
+        lambda: table.update({104}, None),
+        lambda: table.append(("ann", 50, "x")),
+        table.vacuum,
+    ]
+    for change in changes:
+        change()
+        hours = list(range(table.hour + 1))
+        assert known(store, table.folder, hours) == table.expected(hours)
+        compared += 4 * len(hours)
+    assert len({hour for _, hour in table.rows}) >= 5
+    tell("delta", version=f"deltalake {version('deltalake')}", ran="each row known from its commit", compared=compared)
+
+
+AMOUNTS = st.sets(st.integers(0, 12), min_size=1, max_size=4)
+CITIES = st.sampled_from(["x", "y z", None])
+ROWS = st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.integers(0, 12), CITIES), min_size=1, max_size=4)
+CHANGES = st.one_of(
+    st.tuples(st.just("append"), ROWS), st.tuples(st.just("delete"), AMOUNTS),
+    st.tuples(st.just("update"), st.tuples(AMOUNTS, CITIES)), st.tuples(st.just("merge"), ROWS),
+    st.tuples(st.just("compact"), st.none()), st.tuples(st.just("vacuum"), st.none()),
+)  # fmt: skip
+
+
+@settings(max_examples=draws(20), deadline=None)
+@given(changes=st.lists(CHANGES, min_size=2, max_size=7), partitioned=st.booleans(), looks=st.sets(st.integers(0, 6)))
+def test_any_changes(changes: list[tuple[str, Any]], partitioned: bool, looks: set[int]) -> None:
+    """Rows that are equal in all columns among them; a store that looks before each vacuum, and now and then."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as store,
+    ):
+        table = Table(Path(folder, "t"), ["city"] if partitioned else [])
+
+        def look() -> None:
+            if table.rows:
+                hours = list(range(table.hour + 1))
+                assert known(store, table.folder, hours) == table.expected(hours)
+
+        for number, (kind, of) in enumerate(changes):
+            if kind == "append":
+                table.append(*of)
+            elif kind == "update":
+                table.update(*of)
+            elif kind == "vacuum":
+                look()
+                table.vacuum()
+            else:
+                getattr(table, kind)(*([] if of is None else [of]))
+            if number in looks:
+                look()
+        look()
+
+
+def test_what_is_not_said_is_refused(store: FeatureStore, tmp_path: Path) -> None:
+    """A change without the feed, once something is journalled; one of rows of which others are equal, which the feed does not tell apart."""
+    folder = tmp_path / "silent"
+    table = Table(folder, [])
+    DeltaTable(folder).alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
+    table._changed()
+    hours = list(range(5))
+    assert known(store, folder, hours) == table.expected(hours)
+    table.append(("ann", 7, "x"))
+    table.compact()
+    table.delete({7})
+    with pytest.raises(
+        SourceError, match=r"known_at=ARRIVAL: version \d+ \(DELETE\) of its table wrote rows anew, into"
+    ):
+        known(store, folder, hours)
+    folder = tmp_path / "equal"
+    table = Table(folder, [])
+    table.append(("ann", 7, "x"), ("ann", 7, "x"), ("ben", 8, "x"))
+    with FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as other:
+        assert known(other, folder, hours) == table.expected(hours)
+        (add,) = [one for one in actions(folder) if "add" in one]
+        (folder / "_change_data").mkdir()
+        gone = orders(("ann", 7, "x")).append_column("_change_type", pa.array(["delete"]))
+        pq.write_table(gone, folder / "_change_data" / "c.parquet")
+        said = {"path": "_change_data/c.parquet", "partitionValues": {}, "dataChange": False}
+        written = added(folder, "n.parquet", orders(("ann", 7, "x"), ("ben", 8, "x")), None, partitionValues={})
+        removed = {"path": add["add"]["path"], "deletionTimestamp": 1, "dataChange": True}
+        size = (folder / "_change_data" / "c.parquet").stat().st_size
+        commit(
+            folder,
+            2,
+            {"remove": removed},
+            written,
+            {"cdc": {**said, "size": size}},
+            {"commitInfo": {"operation": "MERGE"}},
+        )
+        committed(folder, 4)
+        with pytest.raises(
+            SourceError, match=r"version 2 \(MERGE\) .* makes 1 rows, and there are 2: of rows that are equal"
+        ):
+            known(other, folder, hours)
+
+
+def actions(folder: Path) -> list[dict[str, Any]]:
+    """Those of the newest version."""
+    newest = max((folder / "_delta_log").glob("*.json"))
+    return [json.loads(line) for line in newest.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("feed", [True, False])
+def test_rows_that_are_overwritten_by_their_values(feed: bool, store: FeatureStore, tmp_path: Path) -> None:
+    """What else lay in their files is no newer than it was: so the feed says, and without it nobody does."""
+    folder, hours = tmp_path / "t", list(range(6))
+    table = Table(folder, [])
+    DeltaTable(folder).alter.set_table_properties({"delta.enableChangeDataFeed": str(feed).lower()})
+    table._changed()
+    table.append(("ann", 7, "x"), ("ben", 8, "x"))
+    assert known(store, folder, hours) == table.expected(hours)
+    write_deltalake(folder, orders(("ben", 7, "y")), mode="overwrite", predicate="amount = 7")
+    table._after(lambda row: None if row[1] == 7 else row)
+    table.rows.append((("ben", 7, "y"), table.hour))
+    if feed:
+        assert known(store, folder, hours) == table.expected(hours)
+    else:
+        with pytest.raises(SourceError, match=r"known_at=ARRIVAL: version \d+ \(WRITE\) of its table wrote rows anew"):
+            known(store, folder, hours)
+
+
+@pytest.mark.parametrize("feed", [True, False])
+def test_a_partition_goes_or_is_overwritten(feed: bool, store: FeatureStore, tmp_path: Path) -> None:
+    """With or without the feed the rows of the other partitions stay as they were, though one commit wrote files of several."""
+    table = Table(tmp_path / "t", ["city"])
+    table.append(("ann", 2, "x"), ("ann", 3, "y z"), ("ben", 4, "x"), ("ben", 5, "y z"), ("ben", 6, None))
+    table.delete({2, 3, 6})
+    hours = list(range(7))
+    assert known(store, table.folder, hours) == table.expected(hours)
+    DeltaTable(table.folder).alter.set_table_properties({"delta.enableChangeDataFeed": str(feed).lower()})
+    table._changed()
+    DeltaTable(table.folder).delete("city = 'x'")
+    table._after(lambda row: None if row[2] == "x" else row)
+    assert known(store, table.folder, hours) == table.expected(hours)
+    write_deltalake(table.folder, orders(("ann", 9, "y z")), mode="overwrite", predicate="city = 'y z'")
+    table._after(lambda row: None if row[2] == "y z" else row)
+    table.rows.append((("ann", 9, "y z"), table.hour))
+    assert known(store, table.folder, hours) == table.expected(hours)
+    assert {row for row, _ in table.rows} == {("ann", 0, None), ("ann", 9, "y z")}
