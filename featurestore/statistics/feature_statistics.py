@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from math import isfinite
 from typing import Any, Literal
 
 import orjson
@@ -94,15 +96,25 @@ class Statistics(Reported):
 
 def write_features(features: Sequence[FeatureStatistics]) -> str:
     """Features as compact JSON, which `read_features` reads."""
-    return orjson.dumps(features, default=_written).decode()
+    said = [{"feature": one.feature, "column": _column_said(one.column)} for one in features]
+    return orjson.dumps(said, default=partial(to_json, Bytes)).decode()
 
 
-def _written(value: Any) -> Any:
-    """What JSON has no form of: a record as a list, in which infinities are texts, and bytes in base64."""
-    if isinstance(value, bytes):
-        return to_json(Bytes, value)
-    assert isinstance(value, (Bucket, Lengths))
-    return [to_json(Float64, item) if isinstance(item, float) else item for item in value]
+def _column_said(column: ColumnStatistics) -> dict[str, Any]:
+    """The fields of a column, of which JSON has all forms but that of bytes; records are lists."""
+    said = {**vars(column), "numbers": _numbers_said(column.numbers), "norms": _numbers_said(column.norms)}
+    return said if column.lengths is None else {**said, "lengths": tuple(column.lengths)}
+
+
+def _numbers_said(numbers: NumberStatistics | None) -> dict[str, Any] | None:
+    if numbers is None:
+        return None
+    buckets: list[Any] = [*map(list, numbers.histogram.buckets)]
+    for place in {0, len(buckets) - 1} if buckets else ():  # those of infinities, which are texts
+        low, high, values = buckets[place]
+        if not isfinite(low):
+            buckets[place] = [to_json(Float64, low), to_json(Float64, high), values]
+    return {**vars(numbers), "histogram": {"buckets": buckets, "nan": numbers.histogram.nan}}
 
 
 def read_features(text: str) -> tuple[FeatureStatistics, ...]:

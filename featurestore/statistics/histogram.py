@@ -46,14 +46,16 @@ class EqualWidth:
         self._edges = sorted({*_edges(least, greatest)}) if greatest > least else [least, greatest]
         self._counts = [0] * (len(self._edges) - 1)
 
-    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
-        """Count each value so many times. Values come from the least to the greatest."""
-        inner = np.searchsorted(values.astype(np.float64, copy=False), self._edges[1:-1], side="right").tolist()
+    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64] | None = None) -> None:
+        """Count each value so many times, or once. Values come from the least to the greatest, perhaps several times."""
+        inner, total = values.astype(np.float64, copy=False).searchsorted(self._edges[1:-1], side="right"), len(values)
+        if counts is not None:
+            upto = np.concatenate(([0], np.cumsum(counts)))
+            inner, total = upto[inner], int(upto[-1])
         before = 0
-        for bucket, upto in enumerate((*inner, len(values))):
-            if upto > before:
-                self._counts[bucket] += int(counts[before:upto].sum())
-            before = upto
+        for bucket, upto_here in enumerate((*inner.tolist(), total)):
+            self._counts[bucket] += upto_here - before
+            before = upto_here
 
     def buckets(self) -> tuple[Bucket, ...]:
         """All of them, those without values too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,57 +67,87 @@ def _total(limbs: Limbs, counts: Ints) -> Fraction:
 LEAST_EXPONENT = -1073
 """The exponent of the least double: 0.5 * 2^-1073."""
 
-PLAIN_EXPONENT = 1000
-"""The exponent of two below which a power and its reciprocal are doubles."""
+PLAIN_EXPONENT = 400
+"""The exponent of two below which squares, and what very many of them add up to, are doubles with all digits: values need not be scaled."""
 
 BELOW_ONE = 1 - 2.0**-53
 """No deviation is greater than the greatest value, however sums are rounded."""
 
 
-class QuickMoments:
+def are_plain(values: npt.NDArray[np.float64] | np.float64) -> npt.NDArray[np.bool_]:
+    """Whether values need not be scaled; infinities and NaN would not help."""
+    size = np.abs(values)
+    found: npt.NDArray[np.bool_] = (size < 2.0**PLAIN_EXPONENT) & ((size > 2.0**-PLAIN_EXPONENT) | (size == 0))
+    return found
+
+
+def _exponent(farthest: float) -> int:
+    """The power of two that values are scaled by; zeros take the scale of what they meet."""
+    return math.frexp(farthest)[1] if farthest else LEAST_EXPONENT
+
+
+class QuickMoments(NamedTuple):
     """The same in doubles, of values that come in blocks: a hundredth of the time, right to some 12 digits of the greatest value.
 
     Blocks are summed as numpy sums (pairwise) and joined by the update of T. Chan, G. Golub and R. LeVeque (1979). Values are scaled by a power of two, so
     that no square is too large or too small.
     """
 
-    def __init__(self) -> None:
-        self.values = 0
-        self._exponent = 0
-        self._mean = self._squares = 0.0  # of values / 2^exponent
+    values: int = 0
+    exponent: int = 0
+    scaled_mean: float = 0.0
+    """Of the values / 2^exponent."""
+    scaled_squares: float = 0.0
+    """What the squares of their distances from it add up to."""
 
-    def add(self, values: npt.NDArray[Any], least: float, greatest: float) -> None:
-        """Take finite values, of which these are the least and the greatest; there is one."""
-        numbers = values.astype(np.float64, copy=False)
+    @classmethod
+    def of(cls, values: npt.NDArray[Any], least: float, greatest: float) -> QuickMoments:
+        """Those of finite values, of which these are the least and the greatest; there is one."""
+        numbers, count = values.astype(np.float64, copy=False), len(values)
         farthest = max(abs(float(least)), abs(float(greatest)))
-        exponent = math.frexp(farthest)[1] if farthest else LEAST_EXPONENT  # zeros take the scale of what they meet
-        if PLAIN_EXPONENT > exponent > -PLAIN_EXPONENT:
-            numbers = numbers * 2.0**-exponent
-        else:
-            numbers = np.ldexp(numbers, -exponent)
-        mean = float(numbers.mean())
-        squares = float(np.square(numbers - mean).sum())
-        self._join(len(numbers), mean, squares, exponent)
+        scale = 0
+        if not are_plain(np.float64(farthest)):
+            scale = _exponent(farthest)
+            numbers, farthest = np.ldexp(numbers, -scale), math.ldexp(farthest, -scale)
+        mean = float(np.add.reduce(numbers)) / count
+        apart = numbers - mean
+        squares = float(np.add.reduce(np.multiply(apart, apart, out=apart)))
+        found = cls._of_sums(count, mean, squares, farthest)
+        return found._replace(exponent=found.exponent + scale) if scale else found
 
-    def _join(self, values: int, mean: float, squares: float, exponent: int) -> None:
-        if not self.values:
-            self.values, self._mean, self._squares, self._exponent = values, mean, squares, exponent
-            return
-        common = max(exponent, self._exponent)
-        own, other = self._exponent - common, exponent - common
-        before, squares_before = math.ldexp(self._mean, own), math.ldexp(self._squares, 2 * own)
-        mean, squares = math.ldexp(mean, other), math.ldexp(squares, 2 * other)
-        total, apart = self.values + values, mean - before
-        self._mean = before + apart * (values / total)
-        self._squares = squares_before + squares + apart * apart * (self.values / total) * values
-        self.values, self._exponent = total, common
+    @classmethod
+    def of_rows(cls, values: npt.NDArray[Any], farthest: npt.NDArray[np.float64]) -> list[QuickMoments]:
+        """Those of each row of a matrix of values that are plain (see `are_plain`). farthest: from 0, of each."""
+        numbers, count = values.astype(np.float64, copy=False), values.shape[1]
+        means = np.add.reduce(numbers, axis=1) / count
+        apart = numbers - means[:, np.newaxis]
+        squares = np.add.reduce(np.multiply(apart, apart, out=apart), axis=1)
+        rows = zip(means.tolist(), squares.tolist(), farthest.tolist(), strict=True)
+        return [cls._of_sums(count, *row) for row in rows]
+
+    @classmethod
+    def _of_sums(cls, count: int, mean: float, squares: float, farthest: float) -> QuickMoments:
+        exponent = _exponent(farthest)
+        return cls(count, exponent, math.ldexp(mean, -exponent), math.ldexp(squares, -2 * exponent))
+
+    def plus(self, more: QuickMoments) -> QuickMoments:
+        """Those of both together."""
+        if not self.values or not more.values:
+            return self if self.values else more
+        common = max(more.exponent, self.exponent)
+        own, other = self.exponent - common, more.exponent - common
+        before, squares_before = math.ldexp(self.scaled_mean, own), math.ldexp(self.scaled_squares, 2 * own)
+        mean, squares = math.ldexp(more.scaled_mean, other), math.ldexp(more.scaled_squares, 2 * other)
+        total, apart = self.values + more.values, mean - before
+        squares = squares_before + squares + apart * apart * (self.values / total) * more.values
+        return QuickMoments(total, common, before + apart * (more.values / total), squares)
 
     def mean(self) -> float | None:
         """The mean; None of no values."""
-        return math.ldexp(self._mean, self._exponent) if self.values else None
+        return math.ldexp(self.scaled_mean, self.exponent) if self.values else None
 
     def deviation(self) -> float | None:
         """The standard deviation of these values; None of no values."""
         if not self.values:
             return None
-        return math.ldexp(min(math.sqrt(self._squares / self.values), BELOW_ONE), self._exponent)
+        return math.ldexp(min(math.sqrt(self.scaled_squares / self.values), BELOW_ONE), self.exponent)

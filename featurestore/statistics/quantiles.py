@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,29 @@ class Quantiles:
     """The values at the ranks that cut `count` ordered ones into parts."""
 
     def __init__(self, count: int) -> None:
-        self._ranks = [max(1, -(-count * part // QUANTILES)) for part in range(QUANTILES + 1)] if count else []
+        self._ranks = _ranks(count)
         self._seen = 0
         self._found: list[float] = []
 
-    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> None:
-        """Take the next ones, from the least to the greatest."""
-        upto = self._seen + np.cumsum(counts)
-        wanted = [rank for rank in self._ranks[len(self._found) :] if rank <= upto[-1]]
-        self._found += values[np.searchsorted(upto, wanted)].tolist() if wanted else []
-        self._seen = int(upto[-1])
+    def add(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64] | None = None) -> None:
+        """Take the next ones, from the least to the greatest, each so many times, or once."""
+        left = self._ranks[len(self._found) :]
+        if counts is None:
+            seen = self._seen + len(values)
+            places: Any = [rank - self._seen - 1 for rank in left if rank <= seen]
+        else:
+            upto = self._seen + np.cumsum(counts)
+            seen = int(upto[-1])
+            places = np.searchsorted(upto, [rank for rank in left if rank <= seen])
+        self._found += values[places].tolist() if len(places) else []
+        self._seen = seen
 
     def found(self) -> tuple[float, ...]:
         """From the least to the greatest."""
         return tuple(self._found)
+
+
+@lru_cache(64)
+def _ranks(count: int) -> list[int]:
+    """Counted from 1; none of no values."""
+    return [max(1, -(-count * part // QUANTILES)) for part in range(QUANTILES + 1)] if count else []

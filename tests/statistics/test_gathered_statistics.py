@@ -17,16 +17,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.statistics import gathered_statistics
+from featurestore.statistics.column_counts import PIECE_VALUES
 from featurestore.statistics.column_statistics import ColumnStatistics, NumberStatistics, statistics_of
-from featurestore.statistics.gathered_statistics import PIECE_VALUES, GatheredStatistics
+from featurestore.statistics.gathered_statistics import GatheredStatistics
+from featurestore.statistics.held_rows import EXACT_VALUES
 from featurestore.statistics.moments import ExactMoments, QuickMoments
 from featurestore.types import Array, Date, Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp
 from tests.draws import draws
 from tests.platforms.shop import TYPES, value
 
 
-def gathered(of: FeatureType, values: list[Any], *, batch_rows: int = 1 << 20) -> ColumnStatistics:
-    gathering = GatheredStatistics({"x": of})
+def gathered(
+    of: FeatureType, values: list[Any], *, batch_rows: int = 1 << 20, most_values: int = EXACT_VALUES
+) -> ColumnStatistics:
+    gathering = GatheredStatistics({"x": of}, most_values=most_values)
     column = pa.array(values, of.arrow)
     for first in range(0, len(values), batch_rows):
         part = column.slice(first, batch_rows)
@@ -125,13 +129,12 @@ def test_a_long_text_is_cut() -> None:
     assert told.most_bytes == 10_000
 
 
-def test_beyond_what_is_held_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_what_is_held_rows_are_drawn() -> None:
     """Counts, extremes and moments stay those of all rows; quantiles and most frequent values are near them."""
-    monkeypatch.setattr(gathered_statistics, "EXACT_VALUES", 4_096)
     draw = np.random.default_rng(5)
     values = draw.normal(size=50_000)
     whole = values.tolist()
-    found = gathered(Float64, whole, batch_rows=1_000)
+    found = gathered(Float64, whole, batch_rows=1_000, most_values=4_096)
     assert found.sampled_rows is not None
     assert 2_048 <= found.sampled_rows <= 4_096
     of = found.numbers
@@ -141,24 +144,22 @@ def test_beyond_what_is_held_rows_are_drawn(monkeypatch: pytest.MonkeyPatch) -> 
     assert of.deviation == pytest.approx(values.std(), rel=1e-12)
     for part, told in enumerate(of.quantiles[1:-1], 1):
         assert abs((values <= told).mean() - part / 10) < 0.05
-    again = gathered(Float64, whole, batch_rows=777)
+    again = gathered(Float64, whole, batch_rows=777, most_values=4_096)
     assert again == replace(found, numbers=again.numbers)  # the same rows are drawn, however they come
     same_numbers(again.numbers, of)
 
 
-def test_rows_that_repeat_in_a_period_are_drawn_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_repeat_in_a_period_are_drawn_evenly() -> None:
     """Every 64th row is of one kind: a sample of every 64th would be of nothing else."""
-    monkeypatch.setattr(gathered_statistics, "EXACT_VALUES", 4_096)
-    of = gathered(Int64, [row % 64 for row in range(64 * 1_000)]).numbers
+    of = gathered(Int64, [row % 64 for row in range(64 * 1_000)], most_values=4_096).numbers
     assert of is not None
     assert of.unique == 64
     assert all(count < 150 for _, count in of.frequent)
 
 
-def test_long_lists_are_held_by_their_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lists_are_held_by_their_elements() -> None:
     """And lists of no elements take no room, but count."""
-    monkeypatch.setattr(gathered_statistics, "EXACT_VALUES", 1_000)
-    found = gathered(Array(Int64), [list(range(50))] * 200 + [[]] * 10 + [None] * 5)
+    found = gathered(Array(Int64), [list(range(50))] * 200 + [[]] * 10 + [None] * 5, most_values=1_000)
     assert found.sampled_rows is not None
     assert (found.rows, found.missing, found.lengths) == (215, 5, (0, 50, 10_000, 0))
     assert found.numbers is not None
@@ -188,7 +189,7 @@ def test_quick_moments_are_near_exact_ones(values: list[float], batch: int) -> N
     exact.add(column, np.ones(len(column), np.int64))
     for first in range(0, len(column), batch):
         part = column[first : first + batch]
-        quick.add(part, part.min(), part.max())
+        quick = quick.plus(QuickMoments.of(part, part.min(), part.max()))
     size = float(np.abs(column).max()) or 1.0
     for told, true in ((quick.mean(), exact.mean()), (quick.deviation(), exact.deviation())):
         assert told is not None
