@@ -6,6 +6,7 @@ lists, and a word beside the column says their length, by which whoever reads th
 
 from __future__ import annotations
 
+from collections.abc import Container
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,18 @@ def local(path: str | Path) -> Path:
     return Path(path).absolute()
 
 
-def parquet_file(source: Any) -> pq.ParquetFile:
-    """A Parquet file that is read batch by batch: a path, or a file of a store far away.
+def parquet_file(source: Any, *, dictionaries: Container[str] = ()) -> pq.ParquetFile:
+    """A Parquet file that is read batch by batch: a path, or a file of a store far away. dictionaries: columns of texts, or bytes, that are
+    read as dictionaries, in half the time.
 
     Of a path what was read is let go of; of a store Arrow keeps the bytes of all row groups until the file is closed, which it
     asks for in few round trips.
     """
     source = local(source) if isinstance(source, (str, Path)) else source
-    return pq.ParquetFile(source, pre_buffer=not isinstance(source, (str, Path)), **_WITH_EXTENSIONS)
+    words: dict[str, Any] = {"pre_buffer": not isinstance(source, (str, Path)), **_WITH_EXTENSIONS}
+    file = pq.ParquetFile(source, **words)
+    named = [name for name in file.schema_arrow.names if name in dictionaries] if dictionaries else []
+    return pq.ParquetFile(source, metadata=file.metadata, read_dictionary=named, **words) if named else file
 
 
 def filterable(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -17,7 +17,6 @@ from featurestore.registry.frames import named_columns
 from featurestore.registry.kept_statistics import Told
 from featurestore.reports.audit.logged import answered, chunks
 from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.values import canonical_chunks
 from featurestore.serving.log.segments import HOUR_US, live
 from featurestore.serving.log.upkeep import SETTLED_US
 from featurestore.serving.served_rows import feature_column
@@ -182,7 +181,9 @@ def _told(project: Project, hour: _ServedHour, between: Callable[[], None]) -> T
     damaged: list[Path] = []
     columns = {feature_column(column.name) for column in version.columns}
     until = hour.begins + HOUR_US
-    for rows, _ in chunks(hour.files, hour.begins, until, damaged=damaged.append, columns=columns):
+    texts = {feature_column(column.name) for column in version.columns if column.type.kind in {"String", "Bytes"}}
+    read = chunks(hour.files, hour.begins, until, damaged=damaged.append, columns=columns, dictionaries=texts)
+    for rows, _ in read:
         told = answered(rows)
         gathering.add(partial(_columns, told, version), told.num_rows)
         between()
@@ -194,6 +195,9 @@ def _columns(rows: pa.Table, version: ResolvedService) -> dict[str, pa.ChunkedAr
     found, columns = {}, dict(zip(rows.column_names, rows.columns, strict=True))
     for column in version.columns:
         logged = columns.get(feature_column(column.name))
-        if logged is not None and logged.type == column.type.arrow:
-            found[column.name] = canonical_chunks(logged, column.type)
+        if logged is None:
+            continue
+        of = logged.type.value_type if pa.types.is_dictionary(logged.type) else logged.type
+        if of == column.type.arrow:
+            found[column.name] = logged
     return found

@@ -189,4 +189,11 @@ def _numbers_of(values: pa.Array, of: FeatureType) -> NumberCounts:
 def _sizes_of(values: pa.Array, of: FeatureType) -> SizeCounts:
     if of.kind == "Bool":
         return SizeCounts.of_counted({len("true"): values.true_count, len("false"): values.false_count})
+    if pa.types.is_dictionary(values.type):
+        sizes = pc.binary_length(values.dictionary).to_pylist()
+        times = np.bincount(values.indices.to_numpy(), minlength=len(sizes)).tolist()
+        counts = dict.fromkeys(sizes, 0)
+        for size, count in zip(sizes, times, strict=True):
+            counts[size] += count
+        return SizeCounts.of_counted(counts)
     return SizeCounts.of(pc.binary_length(as_texts(values, of)))

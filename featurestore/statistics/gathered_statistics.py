@@ -62,12 +62,13 @@ class GatheredStatistics:
         self.rows = 0
 
     def add(self, columns: Mapping[str, pa.Array | pa.ChunkedArray], rows: int) -> None:
-        """Take the next rows: columns by name, in their types' own Arrow types; a column of the statistics that is not there is null."""
+        """Take the next rows: columns by name, in their types' own Arrow types, texts and bytes also as dictionaries of
+        them; a column of the statistics that is not there is null."""
         draws = RowDraws(self._first + self._added, rows)
         for name, column in self._columns.items():
             found = columns.get(name)
             if isinstance(found, pa.ChunkedArray):
-                found = found.combine_chunks()
+                found = found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()  # which copies one, too
             column.add(pa.nulls(rows, column.of.arrow) if found is None else found, draws)
         self._added += rows
         self.rows += rows

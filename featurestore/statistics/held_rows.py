@@ -140,7 +140,7 @@ class HoldingRows:
 
     def rows(self) -> pa.Array:
         """The rows that are held, in their order."""
-        arrays = [rows for rows, _ in self._parts]
+        arrays = [_plain(rows) for rows, _ in self._parts]
         return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays or [pa.array([], self._of.arrow)])
 
     def held(self) -> HeldRows:
@@ -160,6 +160,11 @@ def _drawn(rows: pa.Array, draws: RowDraws | Draws, bits: int) -> tuple[pa.Array
         return rows, draws.all() if isinstance(draws, RowDraws) else draws
     if isinstance(draws, RowDraws):
         places, drawn = draws.chosen(bits)
-        return rows.take(places), drawn
+        return _plain(rows.take(places)), drawn
     kept = draws < _bound(bits)
     return rows.filter(pa.array(kept)), draws[kept]
+
+
+def _plain(rows: pa.Array) -> pa.Array:
+    """Rows of texts as such, where they came as a dictionary."""
+    return rows.dictionary_decode() if pa.types.is_dictionary(rows.type) else rows

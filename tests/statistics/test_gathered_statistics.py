@@ -22,7 +22,7 @@ from featurestore.statistics.column_statistics import ColumnStatistics, NumberSt
 from featurestore.statistics.gathered_statistics import GatheredStatistics
 from featurestore.statistics.held_rows import EXACT_VALUES
 from featurestore.statistics.moments import ExactMoments, QuickMoments
-from featurestore.types import Array, Date, Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp
+from featurestore.types import Array, Bytes, Date, Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp
 from tests.draws import draws
 from tests.platforms.shop import TYPES, value
 
@@ -165,6 +165,24 @@ def test_long_lists_are_held_by_their_elements() -> None:
     assert found.numbers is not None
     assert found.numbers.unique == 50
     assert found.numbers.values == 10_000
+
+
+@pytest.mark.parametrize("most_values", [50, 1 << 14])
+@pytest.mark.parametrize("of", [String, Bytes])
+def test_texts_that_come_as_dictionaries(of: FeatureType, most_values: int) -> None:
+    """Are told as others are: with nulls, words that no row has, and another dictionary in each batch."""
+    draw = random.Random(7)
+    words = [None if draw.random() < 0.2 else f"w{draw.randrange(40)}" for _ in range(700)]
+    values = words if of == String else [word and word.encode() for word in words]
+    plain = GatheredStatistics({"x": of}, most_values=most_values)
+    coded = GatheredStatistics({"x": of}, most_values=most_values)
+    for begin in range(0, 700, 150):
+        batch = pa.array(values[begin : begin + 150], of.arrow)
+        halves = pa.chunked_array([batch[:70].dictionary_encode(), batch[70:].dictionary_encode()])
+        more = pa.concat_tables([pa.table({"x": halves}), pa.table({"x": batch[:0].dictionary_encode()})])
+        plain.add({"x": batch}, len(batch))
+        coded.add({"x": more["x"].filter(pa.array([True] * len(batch)))}, len(batch))
+    assert coded.found() == plain.found()
 
 
 def test_a_column_that_is_not_there_is_null() -> None:

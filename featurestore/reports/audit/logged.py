@@ -115,11 +115,12 @@ def chunks(
     *,
     damaged: Callable[[Path], object],
     columns: Container[str] | None = None,
+    dictionaries: Container[str] = (),
 ) -> Iterator[tuple[pa.Table, Libraries]]:
     """The rows that were answered from `since` to before `until` (µs), some at a time, with what served them.
 
     damaged: told of each file that is not what was written, which is left out. columns: those to read, beside times and the instants
-    that were served; None: all.
+    that were served; None: all. dictionaries: those of texts, or bytes, that are read as dictionaries.
     """
     waiting: list[pa.Table] = []
     libraries: Libraries = {}
@@ -127,7 +128,7 @@ def chunks(
         try:
             if not is_sound(path):
                 raise OSError
-            found = restored(_read(path, since, until, columns))
+            found = restored(_read(path, since, until, columns, dictionaries))
             wrote = store_version(found.schema.metadata)
         except FileNotFoundError:
             raise
@@ -143,13 +144,15 @@ def chunks(
     yield from _cut(waiting, libraries)
 
 
-def _read(path: Path, since: int | None, until: int | None, columns: Container[str] | None) -> pa.Table:
+def _read(
+    path: Path, since: int | None, until: int | None, columns: Container[str] | None, dictionaries: Container[str]
+) -> pa.Table:
     """The rows of a file that were answered from `since` to before `until`."""
     of, named, condition = pa.timestamp("us", "UTC"), ServedSegment.of(path), pc.scalar(True)
     if (since is None or since <= named.first) and (
         until is None or named.last < until
     ):  # 0.7 of the time of a condition
-        with parquet_file(path) as file:
+        with parquet_file(path, dictionaries=dictionaries) as file:
             schema = file.schema_arrow
             rows = file.read([name for name in schema.names if columns is None or _is_wanted(name, columns)])
             return rows.replace_schema_metadata(schema.metadata)
@@ -159,7 +162,11 @@ def _read(path: Path, since: int | None, until: int | None, columns: Container[s
         condition &= pc.field("time") < pa.scalar(until).cast(of)
     dataset = pads.dataset(str(path), format="parquet")
     wanted = [name for name in dataset.schema.names if columns is None or _is_wanted(name, columns)]
-    return dataset.to_table(columns=wanted, filter=condition)
+    rows = dataset.to_table(columns=wanted, filter=condition)
+    for place, name in enumerate(rows.column_names):
+        if name in dictionaries:
+            rows = rows.set_column(place, name, rows[name].dictionary_encode())
+    return rows
 
 
 def _is_wanted(name: str, columns: Container[str]) -> bool:
