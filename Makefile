@@ -1,7 +1,8 @@
 # make demo   the main job on real data, embedded
 # make test   every test
-# make test-long  the tests of chance, with four times as many draws
+# make test-long  the tests of chance, with six times as many draws
 # make environments  all that the targets below need, several at once; each makes its own else
+# make test-measured  test but for what test-long does at greater length, and coverage, in one
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make test-platforms  other people's clients against our server, in environments of their own
 # make test-browser  the console in a headless Chromium: what it shows, is anything wrong to a screen reader, what a page asks of others
@@ -29,7 +30,7 @@ CORE := tests/semantics tests/statistics tests/query tests/push tests/training t
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-measured test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,17 +43,18 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# DRAWS_PERCENT is what tests/draws.py takes; files that draw, and those with long tests
+# DRAWS_PERCENT is what tests/draws.py takes; of its files what does more than in make test
 test-long: $(STAMP)
-	DRAWS_PERCENT=120 $(BIN)/python -m pytest $$(grep -rl "tests.draws" tests --include='test_*.py' --exclude-dir='platforms*')
+	DRAWS_PERCENT=120 $(BIN)/python -m pytest -m "long or at_length" $$(grep -rl "tests.draws" tests --include='test_*.py' --exclude-dir='platforms*')
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	touch $@
 
+# With half of the draws: what old libraries break, they break in most examples.
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest $(CORE)
+	DRAWS_PERCENT=10 $(LOWEST)/bin/python -m pytest $(CORE)
 
 # Pinned whole, and not by constraints.txt: some of these take other versions of what we take, and no newer ones.
 $(PLATFORMS)/.installed: pyproject.toml constraints-platforms.txt
@@ -115,6 +117,10 @@ bench: $(STAMP)
 # MISSED=1 prints each branch that nothing takes
 coverage: $(STAMP)
 	$(BIN)/python -m tests.branches $(if $(MISSED),--missed)
+
+# For who runs test-long as well.
+test-measured: $(STAMP)
+	$(BIN)/python -m tests.branches --beside-long
 
 requests: $(STAMP)
 	$(BIN)/python -m tests.any_request

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import draws
+from tests import branches, draws
 from tests.servers import PostgresServer, RedisServer
 
 sys.dont_write_bytecode = False  # else this process would compile the package and all tests anew,
@@ -65,7 +65,15 @@ LONGEST_FIRST = [
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""
 
 
+MEASURING = branches.measuring()
+"""What counts branches, where they are counted: from here on, since nothing of ours is imported yet."""
+
 NAMED_ALONE = [Path(__file__).parent / name for name in ("browser", "platforms", "platforms_opt_in")]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if MEASURING is not None:
+        config.pluginmanager.register(MEASURING)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -75,7 +83,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if collection_path in NAMED_ALONE and not is_named else None
 
 
+@pytest.hookimpl(tryfirst=True)  # marks are asked for by others
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(item.module, "draws", None) is draws.draws and getattr(item.function, "is_hypothesis_test", False):
+            item.add_marker(draws.at_length)
     if not draws.TAKES_ALL and not any("::" in argument for argument in config.args):  # a test that is named is run
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
     here = Path(__file__).parent

@@ -14,6 +14,10 @@ TAKES_ALL = PERCENT >= 100
 long = pytest.mark.long
 """A test that costs seconds of processor time, and whose rule shorter ones look at too: for `make test-long` alone."""
 
+at_length = pytest.mark.at_length
+"""A test that does more in `make test-long` than in `make test`; those whose examples Hypothesis draws are found by themselves
+(tests/conftest.py)."""
+
 
 def draws(usual: int) -> int:
     """How many random examples, or rounds of kills, this run takes, where `usual` are plenty."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.branches import ROOT, SETTINGS, judged, reached
+from tests.branches import ROOT, SETTINGS, judged, measured, reached
 
 SAID = tomllib.loads(SETTINGS.read_text())
 FILES = {
@@ -40,3 +40,23 @@ def test_folders_and_tests_are_there() -> None:
         assert floor > 50
     for path in SAID["tests"]["paths"]:
         assert Path(ROOT, path).exists(), path
+
+
+RAN = (
+    "tests/query/test_ranges.py::test_the_greatest_instants_of_a_second_key_are_ranked",
+    "tests/query/test_ties.py::test_picked_are_the_outermost_rows_of_all_parts[newest]",  # draws
+    "tests/online/test_judged_slots.py",  # is none of those that count
+)
+
+
+def test_plain_tests_that_count_are_measured_and_no_others(tmp_path: Path) -> None:
+    """In one run of all of them; what modules do as they are imported is measured anyhow."""
+    files = measured(["-n", "0", "-q", "-p", "no:cacheprovider", *RAN], tmp_path)
+
+    def lines(path: str, function: str) -> int:
+        return len(files[f"featurestore/{path}"]["functions"][function]["executed_lines"])
+
+    assert lines("query/windows/ranges.py", "_least_from_here") > 0
+    assert lines("query/windows/filtered_rows.py", "picked_places") == 0
+    assert lines("semantics/view.py", "resolve") == 0
+    assert all(lines(path.removeprefix("featurestore/"), "") > 0 for path in files if not path.endswith("__init__.py"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.chaos.storm import Chaos
-from tests.draws import draws
+from tests.draws import at_length, draws
 
 
+@at_length
 def test_nothing_is_lost_whatever_is_killed() -> None:
     """Pushers, materialize, compaction, lookups, the server and the store itself die in each round; the next of each
     succeeds, no older value wins, and the audit finds no skew."""

@@ -21,7 +21,7 @@ from featurestore.sources.log import FileLog, Log
 from featurestore.sources.log.frame import HEADER
 from featurestore.sources.push_logs import PushLogs
 from featurestore.types import Float64, Int64, String, Timestamp
-from tests.draws import PERCENT
+from tests.draws import PERCENT, at_length
 from tests.sources.conftest import Opened
 from tests.sources.log_rows import SCHEMA, batch, bits
 
@@ -233,6 +233,7 @@ def test_threads_exclude_each_other(opened: Opened) -> None:
         assert shared.read()["known_at"].to_pylist() == list(range(1, 76))
 
 
+@at_length
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
     """Whatever part of the last append reached the file (every byte, in `make test-long`): a reader sees the rows before it, the next appender cuts the
     part off, counts it, and goes on where the log was whole."""
@@ -366,7 +367,6 @@ import resource, sys
 from pathlib import Path
 from featurestore.errors import LogError
 from featurestore.sources.log import FileLog, Log
-from tests.draws import PERCENT
 from tests.sources.log_rows import SCHEMA, batch
 log = FileLog(Path(sys.argv[1]), lambda: SCHEMA)
 limit = int(sys.argv[2])

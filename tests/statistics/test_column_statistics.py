@@ -34,7 +34,7 @@ from featurestore.types import (
     String,
     Timestamp,
 )
-from tests.draws import draws
+from tests.draws import at_length, draws
 from tests.platforms.shop import TYPES, value
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("golden_tfdv.json").read_text())
@@ -90,6 +90,7 @@ def check_numbers(found: Any, values: list[Any]) -> None:
         assert bucket.values == len(within)
 
 
+@at_length
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type_as_by_hand(name: str) -> None:
     """Random values with edges, of a table and of a stream, each in another order and cut elsewhere."""

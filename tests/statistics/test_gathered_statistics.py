@@ -23,7 +23,7 @@ from featurestore.statistics.gathered_statistics import GatheredStatistics
 from featurestore.statistics.held_rows import EXACT_VALUES
 from featurestore.statistics.moments import ExactMoments, QuickMoments
 from featurestore.types import Array, Bytes, Date, Decimal, FeatureType, Float32, Float64, Int64, String, Timestamp
-from tests.draws import draws
+from tests.draws import at_length, draws
 from tests.platforms.shop import TYPES, value
 
 
@@ -58,6 +58,7 @@ def same(one: ColumnStatistics, other: ColumnStatistics) -> None:
     assert replace(one, numbers=None, norms=None) == replace(other, numbers=None, norms=None)
 
 
+@at_length
 @pytest.mark.parametrize("name", TYPES)
 def test_every_type_as_of_whole_columns(name: str) -> None:
     """NaN, infinities, -0.0, nulls, empty columns and lists: in whichever batches they come."""

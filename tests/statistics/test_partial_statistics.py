@@ -19,7 +19,7 @@ from featurestore.statistics.column_statistics import ColumnStatistics
 from featurestore.statistics.gathered_statistics import GatheredStatistics
 from featurestore.statistics.partial_statistics import PartialStatistics
 from featurestore.types import Array, Bool, FeatureType, Float64, Int64, String
-from tests.draws import draws
+from tests.draws import at_length, draws
 from tests.platforms.shop import TYPES, value
 from tests.statistics.test_gathered_statistics import same
 
@@ -51,6 +51,7 @@ def without_sample(column: ColumnStatistics) -> ColumnStatistics:
     return replace(column, numbers=of(column.numbers), norms=of(column.norms), texts=texts, sampled_rows=None)
 
 
+@at_length
 @pytest.mark.parametrize("name", TYPES)
 def test_parts_of_every_type_tell_what_all_rows_do(name: str) -> None:
     """Of few rows everything, of many all that is no sample; through bytes, and with parts of no rows among them."""
