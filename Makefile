@@ -1,6 +1,6 @@
 # make demo   the main job on real data, embedded
 # make test   every test
-# make test-long  the tests of chance, with six times as many draws
+# make test-long  the tests of chance, with eight times as many draws
 # make environments  all that the targets below need, several at once; each makes its own else
 # make test-measured  test but for what test-long does at greater length, and coverage, in one
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
@@ -52,7 +52,7 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	touch $@
 
-# With half of the draws: what old libraries break, they break in most examples.
+# With two draws of three: what old libraries break, they break in most examples.
 test-lowest: $(LOWEST)/.installed
 	DRAWS_PERCENT=10 $(LOWEST)/bin/python -m pytest $(CORE)
 
@@ -78,7 +78,7 @@ environments: $(STAMP) $(LOWEST)/.installed $(PLATFORMS)/.installed $(BROWSER)/.
 
 # ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
 test-platforms: $(PLATFORMS)/.installed $(APART)
-	$(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
+	DRAWS_PERCENT=20 $(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
 
 # In one process: one browser and one server are enough. Where there is no browser, it fails and says how one is had.
 test-browser: $(BROWSER)/.installed

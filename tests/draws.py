@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-PERCENT = int(os.environ.get("DRAWS_PERCENT", "20"))
+PERCENT = int(os.environ.get("DRAWS_PERCENT", "15"))
 
 TAKES_ALL = PERCENT >= 100
 """Whether this run is that of `make test-long`."""
