@@ -61,6 +61,7 @@ LONGEST_FIRST = [
     "push/test_current_rows.py",
     "server/test_updates_together.py",
     "server/test_sagemaker.py",
+    "console_pages/test_limited_keys.py",
 ]
 """A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""

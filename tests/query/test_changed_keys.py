@@ -20,6 +20,7 @@ from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
+from tests.draws import draws
 from tests.histories import EPOCH, MICROSECOND
 from tests.small import TIME, table, view_of
 from tests.world import resolved
@@ -148,7 +149,7 @@ def asked_of(of: ResolvedView, session: Session, sql: str, at: int) -> list[Any]
     return sorted(told, key=lambda one: one[0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=draws(120), deadline=None)
 @given(
     drawn=FEW_TIMES,
     ats=st.lists(st.integers(-3, 5), min_size=1, max_size=2, unique=True),

@@ -36,10 +36,11 @@ from featurestore.semantics.folds.limbs import (
 )
 from featurestore.semantics.folds.moments import moments
 from featurestore.types import Decimal, FeatureType, Float32, Float64, Int32, Int64
+from tests.draws import draws
 from tests.fold_oracle import fold, nearest
 from tests.semantics.values import NUMBERS, merged, of_type
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=draws(120), deadline=None)
 FLOAT_RESULTS = pytest.mark.parametrize("result", [Float64, Float32], ids=str)
 
 
@@ -214,7 +215,7 @@ def test_sums_of_decimals(of: FeatureType, data: st.DataObject) -> None:
 @pytest.mark.parametrize("of", NUMBERS, ids=str)
 @pytest.mark.parametrize("kind", ["Var", "StdDev"])
 @FLOAT_RESULTS
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=draws(60), deadline=None)
 @given(data=st.data())
 def test_spreads(kind: str, of: FeatureType, result: FeatureType, data: st.DataObject) -> None:
     """Of every window of finite values, by the same one rounding."""
@@ -304,7 +305,7 @@ whole_limbs = st.lists(
 
 
 @FLOAT_RESULTS
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=draws(1000), deadline=None)
 @given(
     limbs=whole_limbs,
     base=st.integers(-2300, 1100),
