@@ -2,7 +2,6 @@
 # make test   every test
 # make test-long  the tests of chance, with eight times as many draws
 # make environments  all that the targets below need, several at once; each makes its own else
-# make test-measured  test but for what test-long does at greater length, and coverage, in one
 # make test-lowest  the core tests with the oldest versions that pyproject.toml allows
 # make test-platforms  other people's clients against our server, in environments of their own
 # make test-browser  the console in a headless Chromium: what it shows, is anything wrong to a screen reader, what a page asks of others
@@ -30,7 +29,7 @@ CORE := tests/semantics tests/statistics tests/query tests/push tests/training t
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-measured test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,8 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python -m feature_repo.demo
 
+# MEASURED=1 counts branches meanwhile, as coverage does, and leaves out what test-long does at greater length: for who runs that as well
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m $(if $(MEASURED),tests.branches --beside-long,pytest)
 
 # DRAWS_PERCENT is what tests/draws.py takes; of its files what does more than in make test
 test-long: $(STAMP)
@@ -117,10 +117,6 @@ bench: $(STAMP)
 # MISSED=1 prints each branch that nothing takes
 coverage: $(STAMP)
 	$(BIN)/python -m tests.branches $(if $(MISSED),--missed)
-
-# For who runs test-long as well.
-test-measured: $(STAMP)
-	$(BIN)/python -m tests.branches --beside-long
 
 requests: $(STAMP)
 	$(BIN)/python -m tests.any_request
