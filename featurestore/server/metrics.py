@@ -61,7 +61,7 @@ class _LookupCounters(NamedTuple):
     """By the number of the status."""
 
 
-class _Tally:
+class _LookupTally:
     """What was looked up by one principal of one service since it was told last."""
 
     __slots__ = ("requests", "rows", "values")
@@ -118,7 +118,7 @@ class Metrics:
         store.when_statistics_fail(failures.inc)
         self._seconds: dict[tuple[str, int], Histogram] = {}
         self._calls: dict[tuple[str, str], Histogram] = {}
-        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._tallies: dict[tuple[str, str], _LookupTally] = {}
         self._lookups: dict[tuple[str, str], _LookupCounters] = {}
         self._tallying = Lock()  # lanes count too
         self._is_shared = SHARED in os.environ
@@ -173,7 +173,7 @@ class Metrics:
         with self._tallying:
             tally = self._tallies.get((name, principal))
             if tally is None:
-                tally = self._tallies[name, principal] = _Tally()
+                tally = self._tallies[name, principal] = _LookupTally()
             tally.requests += 1
             tally.rows += rows
             tally.values = list(map(add, tally.values, counts))
