@@ -37,6 +37,7 @@ LONGEST_FIRST = [
     "test_concurrency.py",
     "cli/test_commands.py",
     "test_chunked_runs.py",
+    "test_worker_processes.py",
     "test_demo.py",
     "test_push_histories.py",
     "test_windows.py",

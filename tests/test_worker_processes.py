@@ -240,7 +240,11 @@ def test_a_driver_that_is_killed_leaves_nobody_who_writes(tmp_path: Path) -> Non
     assert (run.instant, run.keys) == (instant_of(NOON + timedelta(hours=1)), KEYS)
     before = shop.bytes()
     os.kill(orphan, signal.SIGCONT)
-    until(lambda: not is_running(orphan))
+    try:
+        until(lambda: not is_running(orphan))
+    finally:
+        if is_running(orphan):
+            os.kill(orphan, signal.SIGKILL)
     assert shop.bytes() == before
     assert shop.store.verify().ok
     shop.store.close()
