@@ -16,6 +16,7 @@ from featurestore.declare.text_sources import TextSource
 from featurestore.durable.disk import told
 from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import duckdb, pa, pq
+from featurestore.plurals import plural
 from featurestore.semantics.columns import RawColumns, said_type
 from featurestore.sources.arrivals import Arrivals, Sighting
 from featurestore.sources.copies import Batches, copy_of, copy_path, parquet_batches, tidy
@@ -172,7 +173,7 @@ class Sources:
             if stand_in.num_rows not in {None, rows}:
                 raise source_error(
                     source,
-                    f"known_at=ARRIVAL: what its table says of the rows that {stand_in.title} and commits before it changed makes {rows} rows, and "
+                    f"known_at=ARRIVAL: what its table says of the rows that {stand_in.title} and commits before it changed makes {rows} {plural(rows, 'row')}, and "
                     f"there are {stand_in.num_rows}: of rows that are equal in all columns only some were deleted, or not all changes are "
                     "said. When each row came is not known then. Say known_at=…, a column of when a row was learned",
                 )

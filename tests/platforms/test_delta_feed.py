@@ -258,7 +258,7 @@ def test_what_is_not_said_is_refused(store: FeatureStore, tmp_path: Path) -> Non
         )
         committed(folder, 4)
         with pytest.raises(
-            SourceError, match=r"version 2 \(MERGE\) .* makes 1 rows, and there are 2: of rows that are equal"
+            SourceError, match=r"version 2 \(MERGE\) .* makes 1 row, and there are 2: of rows that are equal"
         ):
             known(other, folder, hours)
 
