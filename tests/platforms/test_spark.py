@@ -282,7 +282,7 @@ def test_a_dataframe_is_no_spine_of_this_process_and_the_error_says_whose(spark:
 
 
 def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
-    frame, snapshot, _, audit = (
+    frame, snapshot, _, audit, whole = (
         text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python"
     )
     path = write(tmp_path / "rows.parquet", user=[1], at=[ago(1)], x=[1.0])
@@ -299,6 +299,7 @@ def test_the_page_runs(spark: Any, tmp_path: Path) -> None:
         assert said["report"].compared == 0
     assert pq.read_table(tmp_path / "everyone").num_rows == said["manifest"]["rows"] == 2
     assert pq.read_table(tmp_path / "trained").sort_by("id")["view__x"].to_pylist() == [1.0, None]
+    exec(compile(whole, "spark.md", "exec"), {})
 
 
 def test_a_task_takes_no_more_than_it_is_told(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_more(
 
 
 def test_the_page_runs(spark: Any, redis_server: RedisServer, tmp_path: Path) -> None:
-    _, _, example, _ = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
+    _, _, example, *_ = (text for kind, text in BLOCK.findall((PAGES / "spark.md").read_text()) if kind == "python")
     view = of_moved(write(tmp_path / "rows.parquet", **moved()))
     with pair_of(redis_server, tmp_path, spark) as pair:
         pair.apply(view)
