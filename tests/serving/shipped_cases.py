@@ -25,6 +25,8 @@ from featurestore.serving.log.upkeep import Limits
 TEN = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 WAIT_SECONDS = 600
+STORE = "s3"
+"""How URLs of the store begin."""
 DEFINITIONS = """
 from featurestore import Entity, FeatureService, FeatureView, ParquetSource
 from featurestore.types import String
@@ -41,7 +43,7 @@ def shop(folder: Path, *said: str) -> Path:
     """A project that logs all that it serves, and ships it."""
     folder.mkdir(exist_ok=True)
     pd.DataFrame({"carrier": ["UA", "AA", "DL"], "seats": [180, 160, 140]}).to_parquet(folder / "fleet.parquet")
-    words = ["rate = 1.0", 'ship_to = "s3://logs/served/"', *said]
+    words = ["rate = 1.0", f'ship_to = "{STORE}://logs/served/"', *said]
     (folder / "featurestore.toml").write_text(
         'project = "shop"\ndefinitions = ["shop.py"]\n[serving_log]\n' + "\n".join(words) + "\n"
     )

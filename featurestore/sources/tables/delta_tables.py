@@ -263,8 +263,7 @@ def _options(place: str) -> dict[str, str] | None:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if scheme == "s3" and endpoint is not None:
         return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
-    account = os.environ.get("AZURE_STORAGE_ACCOUNT")
-    return {"azure_storage_account_name": account} if scheme == "az" and account is not None else None
+    return object_stores.AzureAccount.of_environment().options() if scheme == "az" else None
 
 
 def _columns(source: DeltaSource, table: DeltaTable) -> dict[str, str] | None:
