@@ -20,7 +20,8 @@ from featurestore.online import OnlineStore
 from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.plurals import plural
-from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
+from featurestore.query.changed_keys import changed_keys_sql
+from featurestore.query.newest_rows import collected_keys_sql
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
@@ -88,7 +89,7 @@ def keys_sql(
     lies in one of the new files."""
     scan = session.scan(view.source)
     if changes is None:
-        return all_keys_sql(view, scan, newest_at=instants)
+        return collected_keys_sql(session.connection, view, scan, instants=instants)
     files = changes.new_files if new_rows_from is None else ()
     return changed_keys_sql(
         view, scan, after=changes.after, upto=changes.upto, new_files=files, new_rows_from=new_rows_from

@@ -15,13 +15,14 @@ import errno
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from itertools import islice, takewhile
 from operator import lt
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
@@ -54,6 +55,9 @@ DIGEST_BYTES = 32
 STEM = MAX_KEY_BYTES - DIGEST_BYTES
 SCAN_KEYS = 1000  # keys that a scan reads in one transaction
 COUNTED_KEYS = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
+READ_BACK_KEYS = (
+    1000  # keys of a batch of which whoever reads them next is told what was written, where it is just that
+)
 FORK_WAIT_SECONDS = 5.0  # seconds that a fork waits for transactions to end
 
 _Key = tuple[int, int]
@@ -245,6 +249,20 @@ def _code(error: Exception) -> int | None:
     return code or SYSTEM.get(str(error).rpartition(": ")[2])
 
 
+class _PutBatch(NamedTuple):
+    """A batch that was just written, by key in their order: its values, and how they were stored."""
+
+    keys: list[bytes]
+    values: list[bytes | None]
+    stored: list[bytes]
+
+    def values_of(self, keys: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None] | None:
+        """The values of neighbouring keys of the batch, where just that is stored under them which was written; else None."""
+        first = bisect_left(self.keys, keys[0]) if keys else 0
+        part = slice(first, first + len(keys))
+        return self.values[part] if self.keys[part] == keys and self.stored[part] == stored else None
+
+
 class LmdbStore(BoundToProcess):
     """The online store in a directory: `lmdb:///absolute/path` or `lmdb://relative/path`, `?map_size=64GiB`.
 
@@ -262,6 +280,7 @@ class LmdbStore(BoundToProcess):
             raise ConfigError("An lmdb:// URL names a directory, such as lmdb://data/online.")
         self._path = Path(unquote(place)).absolute()
         self._now = reader(clock)
+        self._written: _PutBatch | None = None
         self._environment: _Environment | None = _environment(
             self._path, options.get("map_size"), options.get("lock_timeout", LOCK_WAIT_SECONDS)
         )
@@ -292,6 +311,10 @@ class LmdbStore(BoundToProcess):
             raise environment.error(error) from error
         finally:
             environment.running.pop()
+        if self._written is not None:
+            written, self._written = self._written, None
+            if (same := written.values_of(keys, values)) is not None:
+                return Reading(now, same)
         return Reading(now, opened(keys, values, where=environment.where))
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
@@ -307,7 +330,8 @@ class LmdbStore(BoundToProcess):
                     held = opened_one(guard.key, _read(environment, txn, guard.key), where=environment.where)
                     if held != guard.value:
                         return False
-                _apply(environment, txn, keys, puts)
+                written = _apply(environment, txn, keys, puts)
+        self._written = written if len(keys) >= READ_BACK_KEYS else None
         return True
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
@@ -397,12 +421,14 @@ def _is_sound(place: bytes, stored: bytes, *, long: bool) -> bool:
 
 
 def _apply(
-    environment: _Environment, txn: _Transaction, keys: Sequence[bytes], puts: Mapping[bytes, bytes | None]
-) -> None:
-    if None not in puts.values() and all(0 < size <= MAX_KEY_BYTES for size in {*map(len, keys)}):
-        values = map(sealed, keys, map(puts.__getitem__, keys))  # type: ignore[arg-type]
-        txn.cursor(environment.keys).putmulti(zip(keys, values, strict=True))
-        return
+    environment: _Environment, txn: _Transaction, keys: list[bytes], puts: Mapping[bytes, bytes | None]
+) -> _PutBatch | None:
+    """Put and delete a batch, whose keys are sorted; what was put, where that was all."""
+    values = [puts[key] for key in keys]
+    if None not in values and all(0 < size <= MAX_KEY_BYTES for size in {*map(len, keys)}):
+        written = _PutBatch(keys, values, list(map(sealed, keys, values)))  # type: ignore[arg-type]
+        txn.cursor(environment.keys).putmulti(zip(keys, written.stored, strict=True))
+        return written
     for key in keys:
         value = puts[key]
         if _is_plain(key):
@@ -415,6 +441,7 @@ def _apply(
         else:
             stored = len(key).to_bytes(4, "big") + key + sealed(key, value)
             txn.put(_long_key(key), stored, db=environment.long)
+    return None
 
 
 def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:

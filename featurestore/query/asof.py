@@ -32,15 +32,27 @@ class Statement(NamedTuple):
 
 def newest_column(at: int) -> str:
     """The column of requests, all of them for one instant (µs), that says when each one's newest row happened which counts at it (µs; null
-    where none does): whoever finds the keys among all rows finds that, too. Of a source whose rows have no versions."""
+    where none does): whoever finds the keys among all rows finds that, too, and asks for each once. Of a source whose rows have no versions."""
     return f"newest_at_{at % (1 << 64)}"
+
+
+def newest_table(view: ResolvedView) -> str:
+    """The table of a session in which such rows wait, where whoever found the keys kept them: `(k…, event_us, counts_from,
+    file, row)`, perhaps with others."""
+    return f"newest_rows_{view.fingerprint}"
 
 
 def keys_statements(view: ResolvedView, requests: str, *, newest_at: int | None = None) -> list[Statement]:
     """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (request_no, key_no, as_of). newest_at: the
     instant of which the requests have the `newest_column`, which `keys` then has as `newest_us`."""
-    keys, beside = key_list(view), "" if newest_at is None else f", {newest_column(newest_at)} AS newest_us"
-    distinct = f"SELECT DISTINCT {keys}{beside} FROM {requests}"
+    keys = key_list(view)
+    if newest_at is not None:  # whoever found the keys asks for each once
+        number, newest = "CAST(request_no + 1 AS INTEGER) AS key_no", newest_column(newest_at)
+        return [
+            Statement("asof_keys", f"SELECT {number}, {keys}, {newest} AS newest_us FROM {requests}"),
+            Statement("asof_requests", f"SELECT request_no, {number}, as_of FROM {requests}"),
+        ]
+    distinct = f"SELECT DISTINCT {keys} FROM {requests}"
     return [
         Statement("asof_keys", f"SELECT CAST(row_number() OVER () AS INTEGER) AS key_no, * FROM ({distinct})"),
         Statement(
@@ -50,14 +62,16 @@ def keys_statements(view: ResolvedView, requests: str, *, newest_at: int | None 
     ]
 
 
-def asked_rows_sql(view: ResolvedView, scan: Scan, *, newest_at: int | None = None) -> str:
-    """The source's rows of the requested keys. newest_at: only those that count at an instant and happened when `newest_us` says."""
+def asked_rows_sql(view: ResolvedView, scan: Scan, *, newest_at: int | None = None, kept: bool = False) -> str:
+    """The source's rows of the requested keys. newest_at: only those that count at an instant and happened when `newest_us` says. kept:
+    that these are in `newest_table`."""
+    rows = newest_table(view) if kept else f"({rows_sql(view, scan)})"
     lifetime = "r.counts_from, r.counts_until" if view.source.identity else "r.counts_from"
     newest = (
         "" if newest_at is None else f" AND x.newest_us = r.event_us AND {counts_at_sql(view, newest_at, table='r.')}"
     )
     return (
-        f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM ({rows_sql(view, scan)}) r "
+        f"SELECT x.key_no, r.event_us, {lifetime}, r.file, r.row FROM {rows} r "
         f"JOIN asof_keys x ON {same_key(view, 'x', 'r')}{newest}"
     )
 

@@ -79,33 +79,41 @@ class RowSearch:
         self._longest = int(counts.max(initial=0))
         self._key = requests.key
         self._as_of = np.append(requests.as_of, END)  # the last is nobody's
+        self._last = np.where(counts > 0, self._as_of[self._end - 1], NONE)
+        self._has_several = counts > 1
         self._newest = np.full(len(requests.key), NONE)
         self._kept: list[Kept] = []
         self._loose = 0
 
     def add(self, rows: RowTimes, file: npt.NDArray[np.uint64], row: Ints) -> None:
         """Meet some rows, whose `file` and `row` say where they lie."""
-        slot, has = self._slots(rows)
-        chosen = np.flatnonzero(has)
-        chosen = chosen[rows.event_us[chosen] >= self._newest[slot[chosen]]]
+        # Rows that begin to count after the last request of their key are left out before anything else is looked at.
+        met = np.flatnonzero(counts_at(rows.counts_from, None, self._last.take(rows.key)))
+        slot, event_us = self._slots(rows.key[met], rows.counts_from[met]), rows.event_us[met]
+        newer = np.flatnonzero(event_us >= self._newest.take(slot))
+        chosen = met[newer]
         until = None if rows.counts_until is None else rows.counts_until[chosen]
-        some = Kept(slot[chosen], rows.event_us[chosen], rows.counts_from[chosen], until, file[chosen], row[chosen])
+        some = Kept(slot[newer], event_us[newer], rows.counts_from[chosen], until, file[chosen], row[chosen])
         np.maximum.at(self._newest, some.slot, some.event_us)
         self._kept.append(some)
         self._loose += len(chosen)
         if self._loose > max(LOOSE_MIN_ROWS, len(self._key)):
             self._kept, self._loose = [self._compact()], 0
 
-    def _slots(self, rows: RowTimes) -> tuple[Slots, npt.NDArray[np.bool_]]:
-        """Of each row the first request of its key at which it counts, and whether there is one."""
-        slot, end = self._begin.take(rows.key) - np.int32(1), self._end.take(rows.key)
-        step = 1 << self._longest.bit_length()
-        while step := step >> 1:  # the slot is behind the last request that is known to come before the row
-            probe = slot + np.int32(step)
-            counts = counts_at(rows.counts_from, None, self._as_of.take(probe, mode="clip"))
-            np.copyto(slot, probe, where=(probe < end) & ~counts)
-        slot += np.int32(1)
-        return slot, slot < end
+    def _slots(self, key: Ints, counts_from: Ints) -> Slots:
+        """Of rows that count at the last request of their key, the first request at which each does."""
+        found: Slots = self._begin.take(key)
+        if self._longest > 1:
+            places = np.flatnonzero(self._has_several.take(key))
+            key, counts_from = key[places], counts_from[places]
+            slot, end = self._begin.take(key) - np.int32(1), self._end.take(key)
+            step = 1 << self._longest.bit_length()
+            while step := step >> 1:  # the slot is behind the last request that is known to come before the row
+                probe = slot + np.int32(step)
+                counts = counts_at(counts_from, None, self._as_of.take(probe, mode="clip"))
+                np.copyto(slot, probe, where=(probe < end) & ~counts)
+            found[places] = slot + np.int32(1)
+        return found
 
     def _compact(self) -> Kept:
         """The rows that are still the newest of their slots, and of these the last learned, as far as counts_from tells.

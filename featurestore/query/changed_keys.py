@@ -20,17 +20,33 @@ from featurestore.semantics.source_columns import Scan, cell, has_key, key_list,
 from featurestore.semantics.view import ResolvedView
 
 
+def has_newest(view: ResolvedView) -> bool:
+    """Whether whoever finds the keys can say when their newest rows happened: nothing replaces a row, and some feature is read from one."""
+    return not view.source.identity and any(feature.plain for feature in view.features)
+
+
 def all_keys_sql(view: ResolvedView, scan: Scan, *, newest_at: Sequence[int] = ()) -> str:
     """Every key that any version of a row ever had, once each, as `(k…)`. newest_at: instants (µs) at which these keys will be asked
     for; of each, where the as-of query takes it, `newest_column`."""
-    words = words_sql(view, scan)
-    if not newest_at or view.source.identity or not any(feature.plain for feature in view.features):
-        return f"SELECT DISTINCT {key_list(view)} FROM ({words}) WHERE {has_key(view)}"
+    keys, words = key_list(view), words_sql(view, scan)
+    if not newest_at or not has_newest(view):
+        return f"SELECT DISTINCT {keys} FROM ({words}) WHERE {has_key(view)}"
     valid, times = " AND ".join(valid_terms(view)), f"{counts_from_sql(view.timing.settle)} AS counts_from"
-    newest = ", ".join(
-        f"max(event_us) FILTER ({valid} AND {counts_at_sql(view, at)}) AS {newest_column(at)}" for at in newest_at
+    newest = newest_terms(view, newest_at, valid)
+    return f"SELECT {keys}, {newest} FROM (SELECT *, {times} FROM ({words})) WHERE {has_key(view)} GROUP BY {keys}"
+
+
+def newest_terms(view: ResolvedView, instants: Sequence[int], valid: str = "true") -> str:
+    """The `newest_column` of each of these instants (µs), of the rows of a key. valid: that one can count at all."""
+    return ", ".join(
+        f"max(event_us) FILTER ({valid} AND {counts_at_sql(view, at)}) AS {newest_column(at)}" for at in instants
     )
-    return f"SELECT {key_list(view)}, {newest} FROM (SELECT *, {times} FROM ({words})) WHERE {has_key(view)} GROUP BY {key_list(view)}"
+
+
+def keyed_rows_sql(view: ResolvedView, scan: Scan) -> str:
+    """Every row that has a key, as `(k…, event_us, known, file, row)`, of a view that `has_newest`: it is valid where its times are not null,
+    since only what replaces rows can delete them."""
+    return f"SELECT {key_list(view)}, event_us, known, file, row FROM ({words_sql(view, scan)}) WHERE {has_key(view)}"
 
 
 def changed_keys_sql(

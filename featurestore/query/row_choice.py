@@ -18,6 +18,7 @@ from featurestore.query.asof import (
     keys_statements,
     newest_column,
     newest_sql,
+    newest_table,
     rows_statement,
     ties_statements,
 )
@@ -84,6 +85,12 @@ def same_row_sql(connection: duckdb.DuckDBPyConnection, one: str, chosen: str) -
     return f"{one}.file = {file} AND {one}.row = {chosen}.row"
 
 
+def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether there is a table of a name."""
+    found = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [name]).fetchall()
+    return bool(found[0][0])
+
+
 def _given(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
     """Make a temporary table of rows."""
     connection.register(f"{name}_given", rows)
@@ -103,7 +110,8 @@ def _searched(
 ) -> Found:  # fmt: skip
     """All requests met with all rows, or with those that may answer them, as far as they are known."""
     (keys,) = connection.execute("SELECT count(*) FROM asof_keys").fetchall()[0]
-    rows = asked_rows_sql(view, scan, newest_at=newest_at)
+    kept = newest_at is not None and _has_table(connection, newest_table(view))
+    rows = asked_rows_sql(view, scan, newest_at=newest_at, kept=kept)
     if newest_at is None and (view.source.identity or at is not None):
         table, sql = rows_statement(view, scan)
         connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {sql}")

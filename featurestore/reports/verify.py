@@ -23,7 +23,7 @@ from featurestore.plurals import plural
 from featurestore.project import Project
 from featurestore.push.merge_rows import PushedView
 from featurestore.push.rebuild_records import folded_records
-from featurestore.query.changed_keys import all_keys_sql
+from featurestore.query.newest_rows import collected_keys_sql
 from featurestore.report import Report, Reported, instant_json, plain, plain_fields, shown_instant
 from featurestore.semantics.view import ResolvedView
 
@@ -218,7 +218,8 @@ def _compare_slots(
         return values
 
     with project.offline.session() as session:
-        keys = collect(session, all_keys_sql(view, session.scan(view.source), newest_at=instants))
+        scan = session.scan(view.source)
+        keys = collect(session, collected_keys_sql(session.connection, view, scan, instants=instants))
         asked = RecordQuery(session, view, codec, project.online.blocking)
         for instant in instants:
             for batch, records, _ in asked.records(keys, instant, edition, size=BATCH_KEYS):
