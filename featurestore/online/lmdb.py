@@ -311,10 +311,9 @@ class LmdbStore(BoundToProcess):
             raise environment.error(error) from error
         finally:
             environment.running.pop()
-        if self._written is not None:
-            written, self._written = self._written, None
-            if (same := written.values_of(keys, values)) is not None:
-                return Reading(now, same)
+        written, self._written = self._written, None
+        if written is not None and (same := written.values_of(keys, values)) is not None:
+            return Reading(now, same)
         return Reading(now, opened(keys, values, where=environment.where))
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
