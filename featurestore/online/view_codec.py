@@ -304,7 +304,7 @@ class ViewCodec:
         if form != FORMAT or flags != _flags(edition, 1) or instant > base:
             return self._one_by_one([record], base, edition)
         event_time, until, values, odd = self._decoded(fixed, record, self._first.size)
-        return Rows((event_time,), (until,), list(zip(values, strict=True)), [(0, i) for i in odd] if odd else ())
+        return Rows((event_time,), (until,), [[value] for value in values], [(0, i) for i in odd] if odd else ())
 
     def _one_by_one(self, records: Sequence[bytes], base: int, edition: int) -> Rows:
         slots = [self.slot(record, base, edition=edition) for record in records]
