@@ -117,6 +117,8 @@ FORMATS = {
     "copies of rows that lie in no Parquet file": ("sources/copies.py", "VERSION"),
     "the plan of a frame in parts": ("training/parts.py", "FORMAT"),
     "sorted copies of sources": ("sources/sorted/sorted_copies.py", "FORMAT"),
+    "statistics of some of the rows, between processes": ("statistics/partial_statistics.py", "VERSION"),
+    "what a task of an engine tells of an audit": ("engines/audit_outcome.py", "FORMAT"),
     "what lies beside records for TensorFlow": ("integrations/tensorflow/records.py", "FORMAT"),
 }
 """Each row of the page's table, and the constants that it tells of."""

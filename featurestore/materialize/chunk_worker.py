@@ -7,7 +7,6 @@ does, in the middle of a batch where it must.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -147,15 +146,15 @@ def _take_orders(connection: Connection, orders: SimpleQueue[ChunkOrder | None])
     orders.put(None)
 
 
-def _sendable(error: Exception) -> BaseException:
-    """An error as the driver can raise it; with where it was raised, where it is none of ours."""
-    if not isinstance(error, (FeatureStoreError, duckdb.Error)):
-        error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - an error may be anything
-        return MaterializeError(f"{type(error).__name__}: {error}")
-    return error
+def _sendable(error: Exception) -> Exception:
+    """An error as the driver can raise it: of ours, of the engine or of Python's own; else what it says, as one of ours. With where it was
+    raised, where it is none of ours."""
+    if isinstance(error, (FeatureStoreError, duckdb.Error)):
+        return error
+    is_known = type(error).__module__ == "builtins"
+    told = error if is_known else MaterializeError(f"{type(error).__name__}: {error}")
+    told.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+    return told
 
 
 @dataclass(frozen=True)
