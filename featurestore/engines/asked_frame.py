@@ -11,11 +11,13 @@ from featurestore.declare.sources import Source
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.steps import Step, steps_of
+from featurestore.engines.task_statistics import TaskStatistics, told_of
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
 from featurestore.plurals import plural
 from featurestore.project import Project
+from featurestore.registry.frames import named_columns
 from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.source_columns import read_columns
@@ -35,7 +37,7 @@ from featurestore.training.kernel import (
 )
 from featurestore.training.pinned import asked_listing
 from featurestore.training.snapshot import TIMESTAMP, AskedInstants, check_snapshot
-from featurestore.training.training_frame import enter, manifest_beside, write_manifest
+from featurestore.training.training_frame import described_frame, enter, manifest_beside, write_manifest
 
 SEND_BYTES = 16_000_000
 """Bytes of rows that go along with a task, by default; Spark Connect takes no task that is much larger than ten times that."""
@@ -110,9 +112,18 @@ class AskedFrame:
         return [*self.service.key_inputs, TIMESTAMP]
 
     def answer(
-        self, engine: RowMover[Rows], rows: Rows, spine: Sequence[str], *, limits: TaskLimits, send_bytes: int
+        self,
+        engine: RowMover[Rows],
+        rows: Rows,
+        spine: Sequence[str],
+        *,
+        limits: TaskLimits,
+        send_bytes: int,
+        partitions: int,
     ) -> tuple[Rows, Counts]:
-        """The rows of a spine, whose columns these are, with all features, and what this process counted itself."""
+        """The rows of a spine, whose columns these are, with all features, and what this process counted itself. partitions: in how many
+        the rows of a key are brought together."""
+        statistics = TaskStatistics.of(named_columns(self.service), self.project.statistics, partitions)
         nothing = {part.name: 0 for part in self.service.parts}
         steps, counts = steps_of(self.service, self.raw), Counts(conflicts=nothing, past=nothing)
         with self.project.offline.session(files=self.listing) as session, session.reading():
@@ -123,11 +134,14 @@ class AskedFrame:
             counts += counted
             of = frozenset(part.name for route in step.routes for part in route.parts if not route.by_identity)
             rows = engine.answered(
-                rows, AnswerTask(step, sent, of, self.options, self.now, limits, forgotten, first=number == 0)
+                rows,
+                AnswerTask(
+                    step, sent, of, self.options, self.now, limits, forgotten, first=number == 0, statistics=statistics
+                ),
             )
         check_expected(self.service, counts)  # of what goes along: nothing is begun where that refuses
         if len(steps) > 1 and self.service.on_demand:
-            rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits))
+            rows = engine.evaluated(rows, FunctionTask(self.service, tuple(spine), self.options, limits, statistics))
         return rows, counts
 
     def snapshot(self, engine: RowMover[Rows], at: Sequence[int], *, limits: TaskLimits) -> Rows:
@@ -187,8 +201,9 @@ class AskedFrame:
         check_expected(self.service, counts).enter(manifest)
         return manifest
 
-    def enter(self, path: Path | str, manifest: dict[str, Any]) -> None:
-        """Write the manifest beside a frame, which lies on this machine or at a URL, and enter that in the registry."""
+    def enter(self, path: Path | str, manifest: dict[str, Any], counts: Counts) -> None:
+        """Write the manifest beside a frame, which lies on this machine or at a URL, and enter that in the registry, with the statistics
+        that tasks gathered."""
         if isinstance(path, str):
             here = TemporaryFolder()
             try:
@@ -198,7 +213,10 @@ class AskedFrame:
                 here.remove()
         else:
             write_manifest(path, manifest)
-        enter(path, manifest, self.service, self.project.registry, self.project.now())
+        keeper, now = self.project.statistics, self.project.now()
+        told = told_of(counts.statistics, named_columns(self.service), keeper, rows=counts.rows)
+        described = described_frame(path, self.service, told, keeper, now)
+        enter(path, manifest, self.service, self.project.registry, now, lambda write: keeper.beside(write, described))
 
 
 def read_in_place(source: Source, files: tuple[SourceFile, ...]) -> tuple[SourceFile, ...]:

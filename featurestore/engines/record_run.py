@@ -7,11 +7,12 @@ records of each of its instants.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from featurestore.engines.record_tasks import RecordTask, RunTask
+from featurestore.engines.record_tasks import Recorded, RecordTask, RunTask
 from featurestore.engines.steps import Route, goes_by_key, part_of_view, route_of
+from featurestore.engines.task_statistics import TaskStatistics, told_of
 from featurestore.engines.tasks import IdentityTask, TaskLimits
 from featurestore.errors import ConfigError
 from featurestore.materialize.kernel import Written
@@ -21,6 +22,8 @@ from featurestore.materialize.materialize import Run, RunEngine
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.materialize.stored_keys import count_records
 from featurestore.project import Project
+from featurestore.registry.frames import feature_name
+from featurestore.registry.kept_statistics import Told
 from featurestore.semantics.view import ResolvedView
 from featurestore.store import FeatureStore
 
@@ -34,7 +37,7 @@ class RecordMover(Protocol[Rows]):
         """The rows of a run's files, those of one key in one partition, with `NEW_FILE` where keys that may have changed are asked for.
         Of a route by identity `spread` gives each version to every key, and the rows keep the key that it says."""
 
-    def recorded(self, rows: Rows, task: RecordTask) -> Written:
+    def recorded(self, rows: Rows, task: RecordTask) -> Recorded:
         """Write the records of an instant: the task runs once for each partition; where every key is asked for, then `StoredKeysTask`
         and, of what these give, equal store keys in one partition, `VanishedTask`."""
 
@@ -46,18 +49,28 @@ class EngineRuns(Generic[Rows]):
     project: Project
     mover: RecordMover[Rows]
     limits: TaskLimits
+    partitions: int
+    told: dict[int, Told | None] = field(default_factory=dict)
+    """See `RunEngine`."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         """See `RunEngine`: by a run key, which is another one for each instant."""
         view, offline, config = run.view, self.project.offline, self.project.config
         route, forgotten = route_of(view, offline.raw_types(view.source)), offline.forgotten()
+        features, keeper = (
+            {one.name: (feature_name(view.name, one.name), one.type) for one in view.features},
+            self.project.statistics,
+        )
+        statistics = TaskStatistics.of(features, keeper, self.partitions)
         try:
             rows = self.mover.by_key(run, route, IdentityTask(route, self.limits, forgotten))
             for marks in run.marks:
-                shared = RunTask(view, config.project, config.online, marks, lease.let_others(), run.changes)
+                shared = RunTask(
+                    view, config.project, config.online, marks, lease.let_others(), run.changes, statistics
+                )
                 renewer = LeaseRenewer(lease, name=f"featurestore lease of {view.name}")
                 try:
-                    written = self.mover.recorded(rows, RecordTask(shared, route, self.limits, forgotten))
+                    written, gathered = self.mover.recorded(rows, RecordTask(shared, route, self.limits, forgotten))
                 finally:
                     renewer.stop()
                 if renewer.is_lost:
@@ -65,6 +78,7 @@ class EngineRuns(Generic[Rows]):
                 if run.changes is not None:  # a task that ran twice cannot tell which records are new
                     present = count_records(offline, self.project.online, run.codec)
                     written = written._replace(records=present - (run.present or 0))
+                self.told[marks.instant] = told_of(gathered, features, keeper, rows=written.keys)
                 yield written
         except Exception:
             offline.check_unchanged(view.source, run.files)  # which is why, where it is not

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import orjson
 
 from featurestore.engines.steps import Route
+from featurestore.engines.task_statistics import TaskStatistics, sent
 from featurestore.engines.tasks import (
     BATCH_ROWS,
     COUNTS,
@@ -59,6 +60,8 @@ class RunTask:
     marks: RunInstants
     key: RunKey
     changes: Changes | None
+    statistics: TaskStatistics | None = None
+    """What is gathered of the values that are written. None: nothing is."""
 
     @contextmanager
     def slots(self) -> Iterator[SlotWriter]:
@@ -100,10 +103,14 @@ class RecordTask:
         ):
             instants = [self.run.marks.instant]
             sql = keys_sql(view, session, self.run.changes, instants=instants, new_rows_from=new_from)
-            written = RecordWriting(slots, session).write(collect(session, self._own(session, table, sql)))
+            failures: list[Exception] = []
+            gathering = None if self.run.statistics is None else self.run.statistics.begun(failures)
+            writing = RecordWriting(slots, session, gathering=gathering)
+            written = writing.write(collect(session, self._own(session, table, sql)))
+            statistics = None if gathering is None or not written.keys else sent(gathering, failures)
             if slots.everything:
                 yield from told(asked_keys(session, view, slots.codec), asked=True).to_batches(max_chunksize=BATCH_ROWS)
-        yield from told(written=written).to_batches()
+        yield from told(written=written, statistics=statistics).to_batches()
 
     def _placed(self, table: pa.Table) -> TaskRows:
         if self.run.changes is None or NEW_FILE not in table.column_names:
@@ -164,10 +171,13 @@ class VanishedTask:
         yield from told(written=Written(0, 0, 0, records)).to_batches()
 
 
-def told(keys: pa.Array | None = None, *, asked: bool = False, written: Written | None = None) -> pa.Table:
-    """What a task gives back: keys, and what was written."""
+def told(
+    keys: pa.Array | None = None, *, asked: bool = False, written: Written | None = None, statistics: str | None = None
+) -> pa.Table:
+    """What a task gives back: keys, and what was written, with what was gathered of it."""
     stored = pa.array([], pa.binary()) if keys is None else keys.cast(pa.binary())
-    counts = pa.array([] if written is None else [orjson.dumps(list(written)).decode()], pa.string())
+    texts = [] if written is None else [orjson.dumps([list(written), statistics]).decode()]
+    counts = pa.array(texts, pa.string())
     none = len(counts)
     return pa.table(
         {
@@ -178,9 +188,18 @@ def told(keys: pa.Array | None = None, *, asked: bool = False, written: Written 
     )
 
 
-def total(texts: list[str]) -> Written:
+class Recorded(NamedTuple):
+    """What tasks have written, and what each gathered of it."""
+
+    written: Written
+    statistics: tuple[str, ...]
+
+
+def total(texts: list[str]) -> Recorded:
     """What tasks have written, together."""
-    written = Written(0, 0, 0, 0)
+    written, statistics = Written(0, 0, 0, 0), list[str]()
     for text in texts:
-        written = written.plus(Written(*orjson.loads(text)))
-    return written
+        counts, gathered = orjson.loads(text)
+        written = written.plus(Written(*counts))
+        statistics += [] if gathered is None else [gathered]
+    return Recorded(written, tuple(statistics))

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from featurestore.engines.steps import Route, Step
+from featurestore.engines.task_statistics import TaskStatistics
 from featurestore.errors import SourceError
 from featurestore.lazy import pa, pc
 from featurestore.semantics.columns import said_type
@@ -104,6 +105,9 @@ class AnswerTask:
     first: bool = True
     """Whether the rows of the spine are counted here."""
 
+    statistics: TaskStatistics | None = None
+    """What is gathered of the features. None: nothing is."""
+
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The rows of the spine with their features, and the counts."""
         tables, counts = _apart(batches, [SPINE, *(table_column(number) for number in range(len(self.step.routes)))])
@@ -135,6 +139,8 @@ class AnswerTask:
                     self.step.service, {**self.sent, **given}, spine.slice(first, CHUNK_ROWS), offline=offline, now=self.now,
                     options=self.options, counted=() if first else self.counted,
                 )  # fmt: skip
+                if self.statistics is not None and found.num_rows:
+                    counts = replace(counts, statistics=self.statistics.gathered(found))
                 yield found, counts if self.first else replace(counts, rows=0)
 
 
@@ -189,17 +195,31 @@ class FunctionTask:
 
     options: Options
     limits: TaskLimits
+    statistics: TaskStatistics | None = None
+    """What is gathered of the functions' columns. None: nothing is."""
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The rows with the functions' columns after the others."""
+        """The rows with the functions' columns after the others, and the counts."""
         with engine_of(self.limits, None) as offline:
             for batch in batches:
                 table = pa.Table.from_batches([batch])
                 told = table.filter(pc.is_valid(table[COUNTS]))
-                rows = _plain(self.evaluated(table.filter(pc.is_null(table[COUNTS])), offline))
+                found = self.evaluated(table.filter(pc.is_null(table[COUNTS])), offline)
+                rows, counts = _plain(found), self.counted(found)
                 for name in rows.column_names[told.num_columns :]:
                     told = told.append_column(name, pa.nulls(told.num_rows, rows[name].type))
-                yield from batches_of_table(pa.concat_tables([rows, told]))
+                told = pa.concat_tables([rows, told])
+                if counts.statistics:
+                    own = _counts_row(told.schema.remove(told.schema.get_field_index(COUNTS)), counts)
+                    told = pa.concat_tables([told, own.select(told.column_names)])
+                yield from batches_of_table(told)
+
+    def counted(self, rows: pa.Table) -> Counts:
+        """What is counted of rows with the functions' columns, beside what was before: what is gathered of these."""
+        if self.statistics is None or not rows.num_rows:
+            return Counts()
+        made = [column.name for column in self.service.columns if column.on_demand is not None]
+        return Counts(statistics=self.statistics.gathered(rows.select(made)))
 
     def evaluated(self, rows: pa.Table, offline: Offline) -> pa.Table:
         """Rows with the functions' columns after the others."""

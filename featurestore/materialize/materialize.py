@@ -125,6 +125,10 @@ def _nothing_gathered(_: Mapping[str, tuple[str, FeatureType]]) -> None:
 class RunEngine(Protocol):
     """Where the records of a run are written."""
 
+    @property
+    def told(self) -> dict[int, Told | None]:
+        """By instant (µs) what the values of its keys are like; None where that could not be told. Whoever keeps them takes them out."""
+
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         """Write the records of each instant of a run, one after the other, and say what was written. The lease is the driver's, and
         is held."""

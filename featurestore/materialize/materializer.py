@@ -70,8 +70,11 @@ class Materializer:
         here = ThisProcess(self._offline, self._store, progress, self._tiles, gather, self._chunk_keys, self._workers)
         runs = []
         try:
-            for run in self._fill(view, full=full, progress=progress, engine=engine or here):
-                self._record(run, here.told.get(run.instant))  # at once: the next one may take hours, and be killed
+            writer = engine or here
+            for run in self._fill(view, full=full, progress=progress, engine=writer):
+                self._record(
+                    run, writer.told.pop(run.instant, None)
+                )  # at once: the next one may take hours, and be killed
                 runs.append(run)
         except MaterializeError:  # whose lease was freed with all else of the version
             if self._stays(view):

@@ -92,15 +92,18 @@ Told = tuple[int, tuple[FeatureStatistics, ...]]
 
 
 class Gathering:
-    """Statistics of one operation while it goes on. failed: told of an error, after which nothing is gathered any more."""
+    """Statistics of one operation while it goes on. failed: told of an error, after which nothing is gathered any more. words: see
+    `GatheredStatistics`."""
 
-    def __init__(self, features: Mapping[str, tuple[str, FeatureType]], failed: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, features: Mapping[str, tuple[str, FeatureType]], failed: Callable[[Exception], None], **words: int
+    ) -> None:
         from featurestore.statistics.gathered_statistics import GatheredStatistics
 
         self._names = {column: name for column, (name, _) in features.items()}
         self._failed = failed
         self._gathered: GatheredStatistics | None = GatheredStatistics(
-            {column: of for column, (_, of) in features.items()}
+            {column: of for column, (_, of) in features.items()}, **words
         )
 
     def add(
@@ -135,3 +138,14 @@ class Gathering:
             self._failed(error)
             return None
         return self._gathered.rows, tuple(FeatureStatistics(self._names[column.name], column) for column in found)
+
+    def packed(self) -> bytes | None:
+        """What was gathered, for somebody who joins it; None where that failed."""
+        if self._gathered is None:
+            return None
+        try:
+            return self._gathered.partial().packed()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._gathered = None
+            self._failed(error)
+            return None

@@ -81,6 +81,9 @@ class Counts:
 
     notices: tuple[str, ...] = ()
 
+    statistics: tuple[str, ...] = ()
+    """What tasks of an engine gathered of the rows' values, see `engines/task_statistics.py`; it is in no manifest."""
+
     def __add__(self, other: Counts) -> Counts:
         invalid = dict(self.invalid)
         for part, (dropped, keyless) in other.invalid.items():
@@ -93,6 +96,7 @@ class Counts:
             invalid,
             {part: _sum(self.unmet.get(part, {}), other.unmet.get(part, {})) for part in {**self.unmet, **other.unmet}},
             tuple(dict.fromkeys([*self.notices, *other.notices])),
+            self.statistics + other.statistics,
         )
 
     def plain(self) -> dict[str, Any]:
@@ -103,7 +107,10 @@ class Counts:
     def of(cls, said: Mapping[str, Any]) -> Self:
         """What `plain` said."""
         invalid = {part: (int(dropped), int(keyless)) for part, (dropped, keyless) in said["invalid"].items()}
-        return cls(said["rows"], said["conflicts"], said["past"], invalid, said["unmet"], tuple(said["notices"]))
+        return cls(
+            said["rows"], said["conflicts"], said["past"], invalid, said["unmet"], tuple(said["notices"]),
+            tuple(said["statistics"]),
+        )  # fmt: skip
 
     def enter(self, manifest: dict[str, Any]) -> None:
         """Put them into a manifest in place of those that it has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from featurestore import FeatureStore
 from featurestore.engines.ray import RayEngine
 from featurestore.engines.spark import SparkEngine
+from featurestore.statistics.feature_statistics import FeatureStatistics
 from featurestore.training.manifest import load_manifest
 from featurestore.training.snapshot import TIMESTAMP
 from featurestore.training.training_frame import TrainingFrame
@@ -23,6 +24,7 @@ from tests.platforms.clusters import processes_below, ray_cluster, spark_executo
 from tests.platforms.here_engine import HereVerbs, answered_here, rows_here, snapshot_here
 from tests.platforms.shop import bits
 from tests.sources import same_rows
+from tests.statistics.test_gathered_statistics import same
 
 NOON = same_rows.NOON
 COUNTED = ("rows", "conflicts", "invalid_rows", "notices", "spine_rows_past_the_last_complete_instant")
@@ -54,7 +56,7 @@ class EngineKind:
         )
         out = next_folder(folder)
         manifest = self.frame(store, spine, features, out, **words)
-        found = self._as_expected(out, manifest, expected, by=["id"], skip=spine.num_columns)
+        found = self._as_expected(store, out, manifest, expected, by=["id"], skip=spine.num_columns)
         return found, found.num_rows * (found.num_columns - spine.num_columns)
 
     def same_snapshot(
@@ -66,13 +68,14 @@ class EngineKind:
         manifest = self.snapshot(store, features, at, out, **words)
         names = expected.to_arrow().column_names
         by = names[: names.index(TIMESTAMP) + 1]
-        found = self._as_expected(out, manifest, expected, by=by, skip=0)
+        found = self._as_expected(store, out, manifest, expected, by=by, skip=0)
         return found, found.num_rows * found.num_columns
 
     def _as_expected(
-        self, out: Path, manifest: dict[str, Any], expected: TrainingFrame, *, by: list[str], skip: int
-    ) -> pa.Table:
-        """The rows that were written, in an order, which are those expected. skip: so many columns are not compared."""
+        self, store: FeatureStore, out: Path, manifest: dict[str, Any], expected: TrainingFrame, *, by: list[str], skip: int
+    ) -> pa.Table:  # fmt: skip
+        """The rows that were written, in an order, which are those expected, as are the statistics that a store keeps of them. skip: so many
+        columns are not compared."""
         found, rows = pq.read_table(out, partitioning=None), expected.to_arrow()
         found, rows = (table.sort_by([(name, "ascending") for name in by]) for table in (found, rows))
         assert found.column_names == rows.column_names
@@ -83,7 +86,28 @@ class EngineKind:
             assert bits(found[name].to_pylist()) == bits(rows[name].to_pylist()), name
         assert {name: manifest[name] for name in COUNTED} == {name: expected.manifest[name] for name in COUNTED}
         assert load_manifest(out).fingerprint == expected.manifest["fingerprint"]
+        self._check_statistics(store, out, expected)
         return found
+
+    def _check_statistics(self, store: FeatureStore, out: Path, expected: TrainingFrame) -> None:
+        """That the statistics which are kept of what was written are those of the same rows on one machine."""
+        (kept,) = store.statistics(training_set=out).found
+        assert expected.gather is not None
+        gathering = expected.gather(expected.types)
+        assert gathering is not None
+        for block in expected.read_blocks():
+            gathering.add(block.features, len(block.instants))
+        told = gathering.told()
+        assert told is not None
+        assert kept.rows == told[0]
+        same_features(kept.features, told[1])
+
+
+def same_features(found: Sequence[FeatureStatistics], expected: Sequence[FeatureStatistics]) -> None:
+    """That the same is told, but for the last digits of mean and deviation."""
+    assert [one.feature for one in found] == [one.feature for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        same(one.column, other.column)
 
 
 def of_spark(session: Any) -> EngineKind:

@@ -21,7 +21,7 @@ from featurestore.engines.buckets import (
 from featurestore.engines.file_parts import buckets_of_file, told_files
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.record_run import EngineRuns, materialize_by
-from featurestore.engines.record_tasks import NEW_FILE, RecordTask, StoredKeysTask, VanishedTask, total
+from featurestore.engines.record_tasks import NEW_FILE, Recorded, RecordTask, StoredKeysTask, VanishedTask, total
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import (
     COUNTS,
@@ -32,7 +32,6 @@ from featurestore.engines.tasks import (
     batches_of_table,
     engine_of,
 )
-from featurestore.materialize.kernel import Written
 from featurestore.materialize.materialize import Run
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.reports.audit import Audit
@@ -76,7 +75,8 @@ class HereEngine:
     def evaluated(self, rows: Rows, task: FunctionTask) -> Rows:
         """Table by table."""
         with engine_of(task.limits, None) as offline:
-            return rows._replace(tables=[task.evaluated(table, offline) for table in rows.tables])
+            tables = [task.evaluated(table, offline) for table in rows.tables]
+        return Rows(tables, sum(map(task.counted, tables), rows.counts))
 
     def keyed(self, task: KeysTask, here: pa.Table) -> Rows:
         """Find keys in half of a source's rows at a time, and make the spine bucket by bucket."""
@@ -120,7 +120,7 @@ class HereRecords:
                 pieces = [buckets_of_spread(table, route, count, offline, keep_keys=True) for table in found]
         return [joined(pieces, bucket) for bucket in range(count)]
 
-    def recorded(self, rows: list[pa.Table], task: RecordTask) -> Written:
+    def recorded(self, rows: list[pa.Table], task: RecordTask) -> Recorded:
         """Write bucket by bucket; those that vanished, in two buckets more."""
         told = [pa.Table.from_batches(task(iter(batches_of_table(table)))) for table in rows]
         if task.run.changes is None:
@@ -155,7 +155,7 @@ class HereVerbs(NamedTuple):
         self, views: list[str] | None = None, *, full: bool = False, progress: bool = True
     ) -> list[Run]:  # fmt: skip
         project = self.store._project
-        runs = EngineRuns(project, HereRecords(project.offline), TaskLimits())
+        runs = EngineRuns(project, HereRecords(project.offline), TaskLimits(), 3)
         return materialize_by(self.store, runs, views, full=full, progress=progress, who="this process")
 
 
@@ -172,7 +172,9 @@ def answered_here(
     half, limits = len(spine) // 2, TaskLimits(memory_limit=memory_limit)
     rows = Rows([spine.slice(0, half), spine.slice(half)])
     engine = HereEngine(question, partitions)
-    answered = question.answer(engine, rows, spine.column_names, limits=limits, send_bytes=send_bytes)
+    answered = question.answer(
+        engine, rows, spine.column_names, limits=limits, send_bytes=send_bytes, partitions=partitions
+    )
     return written(question, *answered, spine.column_names, folder)
 
 
@@ -180,7 +182,9 @@ def rows_here(store: FeatureStore, spine: pa.Table, features: Any) -> list[pa.Ta
     """The frame of a spine."""
     question = AskedFrame.of(store, features, Options(), {})
     engine, rows = HereEngine(question, 3), Rows([spine])
-    found, counts = question.answer(engine, rows, spine.column_names, limits=TaskLimits(), send_bytes=SEND_BYTES)
+    found, counts = question.answer(
+        engine, rows, spine.column_names, limits=TaskLimits(), send_bytes=SEND_BYTES, partitions=3
+    )
     question.counted(counts + found.counts)
     return found.tables
 
@@ -194,7 +198,8 @@ def snapshot_here(
     question = AskedFrame.of_snapshot(store, features, Options(**asked), {}, instants, sources_as_in)
     engine, limits, spine = HereEngine(question, partitions), TaskLimits(), question.spine_columns
     keys = question.snapshot(engine, instants.at, limits=limits)
-    return written(question, *question.answer(engine, keys, spine, limits=limits, send_bytes=SEND_BYTES), spine, folder)
+    answered = question.answer(engine, keys, spine, limits=limits, send_bytes=SEND_BYTES, partitions=partitions)
+    return written(question, *answered, spine, folder)
 
 
 def written(question: AskedFrame, rows: Rows, counts: Counts, spine: list[str], folder: Path) -> dict[str, Any]:
@@ -202,5 +207,5 @@ def written(question: AskedFrame, rows: Rows, counts: Counts, spine: list[str], 
     for number, table in enumerate(rows.tables):
         pq.write_table(table.select(question.columns(spine)), folder / f"{number}.parquet")
     manifest = question.counted(counts + rows.counts)
-    question.enter(folder, manifest)
+    question.enter(folder, manifest, counts + rows.counts)
     return manifest

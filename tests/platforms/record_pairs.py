@@ -27,7 +27,7 @@ from featurestore.materialize.materialize import Run
 from featurestore.online.view_codec import ViewCodec
 from featurestore.reports.audit import Audit
 from featurestore.types import Int64
-from tests.platforms.engine_kinds import NOON, ago
+from tests.platforms.engine_kinds import NOON, ago, same_features
 from tests.servers import RedisServer
 
 PERSON = Entity("person", key={"user": Int64})
@@ -64,13 +64,18 @@ class Pair:
             store.apply([FeatureService("service", features=list(views))])
 
     def run(self, **words: Any) -> list[Run]:
-        """Both, and that nothing differs: what runs say of themselves, and all that is in Redis."""
+        """Both, and that nothing differs: what runs say of themselves, what is told of their values, and all that is in Redis."""
         expected, found = (
             self.one.materialize(progress=False, **words),
             self.engine.materialize(progress=False, **words),
         )
         assert [replace(run, seconds=0) for run in found] == [replace(run, seconds=0) for run in expected]
         self.check()
+        for view in {run.view for run in found}:
+            mine, others = (store.statistics(view=view).found for store in (self.other, self.one))
+            assert [(kept.at, kept.rows) for kept in mine] == [(kept.at, kept.rows) for kept in others]
+            for one, other in zip(mine, others, strict=True):
+                same_features(one.features, other.features)
         return found
 
     def check(self) -> int:

@@ -212,7 +212,7 @@ class Repeated:
             ]  # fmt: skip
             self.tasks += parts
             told = self._told(shared, parts)
-            written = total(told[COUNTS].drop_null().to_pylist())
+            written, _ = total(told[COUNTS].drop_null().to_pylist())
             if run.changes is not None:
                 written = written._replace(records=len(existing(project.online, run.codec)) - (run.present or 0))
             yield written

@@ -85,7 +85,7 @@ class RayEngine:
         _versions()
         project = self._store._project
         records = RayRecords(project.offline, self._parts, self._limits)
-        runs = EngineRuns(project, records, self._limits)
+        runs = EngineRuns(project, records, self._limits, self._parts)
         return materialize_by(self._store, runs, views, full=full, progress=progress, who="Ray's workers")
 
     @checked
@@ -113,8 +113,11 @@ class RayEngine:
         self, asked: AskedFrame, plan: RayPlan, rows: PlannedRows, given: Callable[[], list[Any]], spine: Sequence[str]
     ) -> RayFrame:
         """The frame of planned rows of a spine, which has these columns. given: gives tables of it to the cluster."""
-        planned, counts = asked.answer(plan, rows, spine, limits=self._limits, send_bytes=self._send_bytes)
-        return RayFrame(RayRun(asked, planned.tasks, given, self._parts), counts, asked, spine)
+        parts = self._parts
+        planned, counts = asked.answer(
+            plan, rows, spine, limits=self._limits, send_bytes=self._send_bytes, partitions=parts
+        )
+        return RayFrame(RayRun(asked, planned.tasks, given, parts), counts, asked, spine)
 
     def _spine(self, spine: Any) -> tuple[pa.Schema, Callable[[], list[Any]]]:
         """The columns of a spine, and what gives its tables to the cluster."""

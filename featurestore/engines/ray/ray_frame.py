@@ -55,8 +55,9 @@ class RayFrame:
         written = [write.remote(table, self._columns, str(place), number) for number, table in enumerate(tables)]
         del tables  # so that what is written leaves the cluster's memory
         result_of(written)
-        manifest = self._asked.counted(sum(result_of(counts), self._counts))
-        self._asked.enter(place, manifest)
+        counted = sum(result_of(counts), self._counts)
+        manifest = self._asked.counted(counted)
+        self._asked.enter(place, manifest, counted)
         return manifest
 
 

@@ -8,10 +8,9 @@ from featurestore.engines.asked_frame import read_in_place
 from featurestore.engines.file_parts import told_files
 from featurestore.engines.ray.ray_rows import listed, remote, result_of, worker_versions
 from featurestore.engines.ray.ray_tasks import empty_vanished, split_run_file, spread_run, stored_keys, write_records
-from featurestore.engines.record_tasks import RecordTask, total
+from featurestore.engines.record_tasks import Recorded, RecordTask, total
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import IdentityTask, TaskLimits
-from featurestore.materialize.kernel import Written
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.sources.offline import Offline
 
@@ -43,7 +42,7 @@ class RayRecords:
             ]
         return [[piece[bucket] for piece in pieces] for bucket in range(count)]
 
-    def recorded(self, rows: list[list[Any]], task: RecordTask) -> Written:
+    def recorded(self, rows: list[list[Any]], task: RecordTask) -> Recorded:
         """Write the records of an instant: those of keys with rows, then those of keys that vanished."""
         import ray
         from ray import cloudpickle

@@ -99,8 +99,10 @@ class RayRun:
                 continue
             said = ray.put(cloudpickle.dumps(task))
             if isinstance(task, FunctionTask):
-                evaluate = remote(evaluate_functions, task.limits)
-                tables = [evaluate.remote(said, self._versions, table) for table in tables]
+                evaluate = remote(evaluate_functions, task.limits, returns=2)
+                made = [evaluate.remote(said, self._versions, table) for table in tables]
+                tables, more = [table for table, _ in made], [counted for _, counted in made]
+                counts += more
             else:
                 tables, more = self._step(tables, task, said)
                 counts += more

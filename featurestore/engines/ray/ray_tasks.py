@@ -164,11 +164,12 @@ def answer(said: bytes, versions: dict[str, str], lengths: Sequence[int], *rows:
     return pa.concat_tables([table for table, _ in answered]), sum((counts for _, counts in answered), Counts())
 
 
-def evaluate_functions(said: bytes, versions: dict[str, str], rows: pa.Table) -> pa.Table:
-    """The rows with the on-demand features."""
+def evaluate_functions(said: bytes, versions: dict[str, str], rows: pa.Table) -> tuple[pa.Table, Counts]:
+    """The rows with the on-demand features, and what is counted of these."""
     task: FunctionTask = loaded(said, versions)
     with engine_of(task.limits, None) as offline:
-        return task.evaluated(rows, offline)
+        found = task.evaluated(rows, offline)
+    return found, task.counted(found)
 
 
 def audit_group(said: bytes, versions: dict[str, str], number: int) -> bytes:

@@ -67,6 +67,7 @@ class SparkEngine:
             given.columns,
             limits=self._sharing.limits,
             send_bytes=self._sharing.send_bytes,
+            partitions=self._sharing.shuffle_partitions,
         )
         return SparkFrame(rows, counts, asked, given.columns)
 
@@ -87,7 +88,8 @@ class SparkEngine:
         self._check_told_apart(asked.columns(spine))
         limits, send_bytes = self._sharing.limits, self._sharing.send_bytes
         keys = asked.snapshot(shuffle, instants.at, limits=limits)
-        rows, counts = asked.answer(shuffle, keys, spine, limits=limits, send_bytes=send_bytes)
+        partitions = self._sharing.shuffle_partitions
+        rows, counts = asked.answer(shuffle, keys, spine, limits=limits, send_bytes=send_bytes, partitions=partitions)
         return SparkFrame(rows, counts, asked, spine)
 
     @checked
@@ -101,7 +103,9 @@ class SparkEngine:
         the online store is embedded, and what the store raises.
         """
         project, limits = self._store._project, self._sharing.limits
-        runs = EngineRuns(project, RecordShuffle(self._sharing, project.offline), limits)
+        runs = EngineRuns(
+            project, RecordShuffle(self._sharing, project.offline), limits, self._sharing.shuffle_partitions
+        )
         return materialize_by(self._store, runs, views, full=full, progress=progress, who="Spark's executors")
 
     @checked

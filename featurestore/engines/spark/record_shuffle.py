@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from featurestore.engines.asked_frame import read_in_place
-from featurestore.engines.record_tasks import STORED, RecordTask, StoredKeysTask, VanishedTask, total
+from featurestore.engines.record_tasks import STORED, Recorded, RecordTask, StoredKeysTask, VanishedTask, total
 from featurestore.engines.spark.shuffle import Sharing, check_not_derived, mapped
 from featurestore.engines.spark.spark_source import SourceReader, named, spark_type
 from featurestore.engines.steps import Route
 from featurestore.engines.tasks import COUNTS, IdentityTask, key_column
-from featurestore.materialize.kernel import Written
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.sources.offline import Offline
 
@@ -40,7 +39,7 @@ class RecordShuffle:
             rows = rows.dropna(subset=names)  # which replace nothing, and belong to no key
         return rows.repartition(sharing.shuffle_partitions, *names)
 
-    def recorded(self, rows: Any, task: RecordTask) -> Written:
+    def recorded(self, rows: Any, task: RecordTask) -> Recorded:
         """Write the records of an instant: those of keys with rows, then those of keys that vanished."""
         from pyspark.sql import functions as f
 

@@ -55,21 +55,23 @@ class SparkFrame:
         is written beside it. mode: of Spark's writer: errorifexists, overwrite or append. Raises FilesChangedError where a file of
         a source was changed since it was listed: then what was written is not to be used.
         """
-        manifest = self._written(lambda rows: rows.write.mode(_mode(mode)).parquet(spark_place(path)))
+        counts = self._written(lambda rows: rows.write.mode(_mode(mode)).parquet(spark_place(path)))
+        manifest = self._asked.counted(counts)
         if isinstance(path, Path) or Path(path).is_dir():
-            self._asked.enter(Path(path), manifest)
+            self._asked.enter(Path(path), manifest, counts)
         return manifest
 
     def to_table(self, name: str, *, mode: str = "errorifexists") -> dict[str, Any]:
         """The same into a table of Spark's catalog."""
-        return self._written(lambda rows: rows.write.mode(_mode(mode)).saveAsTable(name))
+        return self._asked.counted(self._written(lambda rows: rows.write.mode(_mode(mode)).saveAsTable(name)))
 
     def _shown(self, rows: Any) -> Any:
         from pyspark.sql import functions as f
 
         return rows.where(f.col(COUNTS).isNull()).select(*map(named, self._columns))
 
-    def _written(self, write: Callable[[Any], object]) -> dict[str, Any]:
+    def _written(self, write: Callable[[Any], object]) -> Counts:
+        """What was counted of rows while they were written."""
         from pyspark.sql import Observation
         from pyspark.sql import functions as f
 
@@ -83,7 +85,7 @@ class SparkFrame:
                 conf.unset(TIMESTAMPS)
             else:
                 conf.set(TIMESTAMPS, before)
-        return self._asked.counted(self._total(seen.get["counts"]))
+        return self._total(seen.get["counts"])
 
     def _total(self, texts: Iterable[str]) -> Counts:
         """What tasks counted, and this process."""
