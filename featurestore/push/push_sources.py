@@ -94,9 +94,9 @@ class Pushing:
         self._lock = mutex()
         self._known = _AppliedSources(None, {}, {}, {})
 
-    def push(self, name: str, rows: Any, *, json: bool = False) -> Pushed:
+    def push(self, name: str, rows: Any) -> Pushed:
         """Keep rows and apply them. Raises NotFoundError, PushError, LogError and OnlineStoreError; see Pusher."""
-        return self.submit(name, rows, json=json).result()
+        return self.submit(name, rows).result()
 
     def close(self) -> None:
         """End what goes on in the background."""
@@ -170,10 +170,10 @@ class Pushing:
         of_views = (key.column for view in (*applied.views, *applied.left) for key in view.keys)
         return frozenset((*applied.source.identity, *of_views))
 
-    async def asubmit(self, name: str, rows: Any, *, json: bool = False) -> PushAnswer:
+    async def asubmit(self, name: str, rows: Any, *, json: bool) -> PushAnswer:
         """`submit` for coroutines."""
         loop = asyncio.get_running_loop()
-        pusher = self._pushers.get(name) if isinstance(name, str) else None
+        pusher = self._pushers.get(name)
         if pusher is None:
             pusher = await loop.run_in_executor(None, self._pusher, name)
         self._beat()
@@ -290,7 +290,7 @@ class Pushing:
 
     def _pusher(self, name: str) -> Pusher:
         with self._lock:
-            if not isinstance(name, str) or name not in self._pushers:
+            if name not in self._pushers:
                 self._pushers[name] = Pusher(
                     self._source(self._read().sources, name), self._offline, self._store, project=self._project,
                     applied=lambda: self._applied(name), wait=self._wait,
