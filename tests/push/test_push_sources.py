@@ -16,7 +16,6 @@ from featurestore.clock import instant_of
 from featurestore.errors import NotFoundError, OnlineUnavailableError, PushError
 from featurestore.online.source_state import LAG_US, state_key
 from featurestore.online.view_codec import ViewCodec
-from featurestore.push import push_sources
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.push_logs import LATE
 from tests.small import NOON, raised
@@ -134,7 +133,7 @@ def test_a_clock_is_waited_for_while_it_is_behind_by_ten_seconds_at_most(monkeyp
     clock = Looks(0)
     with FeatureStore.local(clock=clock) as store:
         slept: list[float] = []
-        monkeypatch.setattr(push_sources.time, "sleep", slept.append)
+        monkeypatch.setattr(time, "sleep", slept.append)
         for behind, sleeps in [((0, -1), []), ((-4_000, 0), [0.004]), ((-10_000_000, -20_000, 0), [0.01, 0.01])]:
             clock.left = list(behind)
             store._project.pushing._wait(instant_of(NOON))
