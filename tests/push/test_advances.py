@@ -13,6 +13,7 @@ from featurestore.errors import DeposedError, LogError, PushError
 from featurestore.push.push_batch import PushBatch
 from featurestore.push.push_queue import Advance, PushAnswer
 from featurestore.sources.log import FileLog
+from tests.push.test_expected import HIGH, source_of, store_over
 from tests.pushing import Killed
 from tests.small import NOON, raised
 from tests.test_push import logged, opened, row, view_over
@@ -119,3 +120,19 @@ def test_late_rows_are_kept_aside_by_who_comes_after_one_that_died(
     with pytest.raises(DeposedError):
         keep(store, [], "somewhere else", "there")
     assert (ids(store), ids(store, "late"), positions(store)) == ([10, 11], [0, 1], {"p": "1"})
+
+
+def test_rows_in_quarantine_are_kept_aside_by_who_comes_after_one_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where none came too late."""
+    with store_over(HIGH) as (store, _):
+        pusher, keep_aside = store._project.pushing._pusher("pushed"), PushBatch._keep_aside
+
+        def dying(*_: Any, **__: Any) -> None:
+            raise Killed
+
+        monkeypatch.setattr(PushBatch, "_keep_aside", dying)
+        with pytest.raises(Killed):
+            pusher.submit([{"thing": 1, "id": 1, "at": NOON, "x": 500.0}], advance=advance(p=(None, "1"))).result()
+        monkeypatch.setattr(PushBatch, "_keep_aside", keep_aside)
+        pusher.submit([], advance=advance(p=("1", "2"))).result()
+        assert [each["id"] for each in logged(store, source_of(HIGH), "quarantine")] == [1]
