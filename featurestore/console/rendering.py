@@ -17,6 +17,9 @@ from featurestore.console.readable_store import left_out
 from featurestore.plurals import plural
 from featurestore.report import cell, plain
 
+LONGEST_TABLE_ROWS = 200
+"""Rows of a table that a page shows at first; below them a link leads to all. Exports and a static site have all."""
+
 LONGEST_WORD_CHARACTERS = 40
 """Characters of a word that stays whole in a table: a fingerprint has 32."""
 
@@ -72,7 +75,7 @@ class PageFrame:
         frame = {
             "left_out": "" if self.principal is None else left_out(self.principal), "project": self.project, "principal": self.principal, "has_session": self.has_session,
             "is_static": self.is_static, "navigation": self._navigation(), "url": self._url, "file": self._addresses.file,
-            "show": self._cell,
+            "show": self._cell, "longest_table_rows": LONGEST_TABLE_ROWS,
         }  # fmt: skip
         return environment().get_template(template).render({**values, **frame}).encode()
 

@@ -15,9 +15,6 @@ PAGES_OF = {"entities": "entity", "sources": "source", "views": "view", "on_dema
 LABELS = ("description", "owner", "tags")
 """Columns that are shown where anything found has one."""
 
-MOST_SHOWN = 2_000
-"""Rows that a page shows; exports have all that were found."""
-
 
 class CatalogEntry(NamedTuple):
     """A definition, or a feature of a view. kind: what it is called; page: the kind of its page."""
@@ -58,10 +55,8 @@ def catalog(store: ReadableStore, asked: PageRequest) -> PageModel:
     words = (text or "").casefold().split()
     every = list(entries(store))
     found = [one for one in every if (kind is None or one.kind == kind) and one.has(words)]
-    is_export = asked.is_static or asked.query.get("format", "html") != "html"
-    shown = found if is_export else found[:MOST_SHOWN]
-    told = [word for word in LABELS if any(getattr(one, word) for one in shown)]
-    rows = [(one.kind, PageLink(one.name, one.page, one.name), *(getattr(one, word) for word in told)) for one in shown]
+    told = [word for word in LABELS if any(getattr(one, word) for one in found)]
+    rows = [(one.kind, PageLink(one.name, one.page, one.name), *(getattr(one, word) for word in told)) for one in found]
     kinds = list(dict.fromkeys(one.kind for one in every))
     table = PageTable(
         "found",
