@@ -112,6 +112,9 @@ def test_lineage_is_that_of_the_store(used: httpx.Client, store: FeatureStore) -
     assert used.get("/ui/lineage/nothing").status_code == 404
     page = read(used.get("/ui/lineage/things:x"))
     assert '"href": "/ui/view/things"' in page.data
+    told = {one["kind"]: one["details"] for one in rows(used, "/ui/lineage/things:x", "nodes")}
+    assert "online: true" in told["served version"]  # as every other table has it, and not as Python does
+    assert "['" not in told["source"]
 
 
 def test_training_sets_are_told_and_compared(used: httpx.Client, store: FeatureStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable
+from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable, plain_text
 from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import RequestError
 from featurestore.reports.lineage.graph import Node
@@ -50,7 +50,7 @@ def lineage(store: ReadableStore, asked: PageRequest) -> PageModel:
 
 
 def _details(node: Node) -> str:
-    return ", ".join(f"{word}: {value}" for word, value in node.detail.items() if word not in {"views", "columns"})
+    return ", ".join(f"{word}: {plain_text(value)}" for word, value in node.detail.items() if word not in {"views", "columns"})
 
 
 PAGE = PageKind("lineage", "Lineage", lineage, is_named=True, is_listed=False, is_static=True)
