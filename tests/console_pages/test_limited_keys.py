@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -97,15 +98,17 @@ class Shared:
     hidden_request: str
     frame: str
     hidden_frame: str
+    secret: str
+    """The key."""
 
     def ask(self, path: str, /, **words: str) -> httpx.Response:
         """With the key, as a browser would that follows no link."""
         return self.client.get(f"/ui/{path}".rstrip("/"), params=words)
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    folder = tmp_path_factory.mktemp("shared")
+@contextmanager
+def two_teams(folder: Path) -> Iterator[Shared]:
+    """The project, lived through for a minute, and a server of it that asks for keys."""
     (folder / "featurestore.toml").write_text('project = "shared"\ndefinitions = []\n[serving_log]\nrate = 1.0\n')
     clock = ManualClock(NOON)
     with FeatureStore(folder, clock=clock) as store:
@@ -143,7 +146,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         made = create_key(store.registry, "limited", ["read"], only_on=["service:mine"])
         with serving(store, authentication=True) as client:
             client.headers["authorization"] = f"Bearer {made.secret}"
-            yield Shared(store, client, request, hidden, *frames)
+            yield Shared(store, client, request, hidden, frames[0], frames[1], made.secret)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with two_teams(tmp_path_factory.mktemp("shared")) as made:
+        yield made
 
 
 NAMES = {
