@@ -54,13 +54,14 @@ class TaskStatistics:
         return Gathering(self.features, failures.append, most_values=self.most_values, part=part)
 
     def gathered(self, rows: pa.Table) -> tuple[str, ...]:
-        """The statistics of rows that have some of the columns; none where they have none of them."""
+        """The statistics of rows that have some of the columns, an instant of which may be in another zone, as an engine's session has it;
+        none where they have none of them."""
         own = {name: said for name, said in self.features.items() if name in rows.column_names}
         if not own:
             return ()
         failures: list[Exception] = []
         gathering = TaskStatistics(own, self.most_values).begun(failures)
-        gathering.add({name: rows[name] for name in own}, rows.num_rows)
+        gathering.add(lambda: {name: rows[name].cast(of.arrow) for name, (_, of) in own.items()}, rows.num_rows)
         return (sent(gathering, failures),)
 
 

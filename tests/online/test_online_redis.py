@@ -317,7 +317,7 @@ def test_a_pool_without_a_free_connection_says_so() -> None:
                 thread.start()
                 while not store._server.pool.pool.empty():  # until it has the only connection
                     time.sleep(0.001)
-                with pytest.raises(OnlineUnavailableError, match=r"all 1 connections .* in 0\.1 s\. Raise pool_size"):
+                with pytest.raises(OnlineUnavailableError, match=r"all 1 connection .* in 0\.1 s\. Raise pool_size"):
                     store.get([b"a"])
             thread.join()
 

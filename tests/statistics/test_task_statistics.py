@@ -15,7 +15,7 @@ from featurestore.engines.task_statistics import ERROR, Features, TaskStatistics
 from featurestore.registry.kept_statistics import StatisticsKeeper
 from featurestore.registry.store import Registry
 from featurestore.settings import StatisticsConfig
-from featurestore.types import Float64, Int64, String
+from featurestore.types import Float64, Int64, String, Timestamp
 from tests.statistics.test_gathered_statistics import same
 
 FEATURES: Features = {"x": ("view:x", Float64), "word": ("view:word", String), "made": ("made", Int64)}
@@ -108,3 +108,17 @@ def test_the_more_tasks_the_less_each_sends(keeper: StatisticsKeeper) -> None:
     """Few send as much as is held in the end; very many still something."""
     values = [task.most_values for n in (1, 8, 200, 5_000) if (task := TaskStatistics.of(FEATURES, keeper, n))]
     assert values == [16_384, 8_192, 327, 256]
+
+
+def test_an_instant_in_the_zone_of_an_engine_is_that_instant(keeper: StatisticsKeeper) -> None:
+    """Spark gives timestamps in its session's zone."""
+    features: Features = {"at": ("view:at", Timestamp)}
+    task = TaskStatistics.of(features, keeper, 1)
+    assert task is not None
+    instants = pa.array([3_600_000_000, None, 0], pa.timestamp("us", "UTC"))
+    zones = [pa.table({"at": instants.cast(pa.timestamp("us", zone))}) for zone in ("UTC", "Asia/Seoul")]
+    utc, seoul = (told_of(task.gathered(rows), features, keeper, rows=3) for rows in zones)
+    assert utc is not None
+    assert seoul is not None
+    same(utc[1][0].column, seoul[1][0].column)
+    assert keeper.failures == 0

@@ -50,7 +50,9 @@ def lineage(store: ReadableStore, asked: PageRequest) -> PageModel:
 
 
 def _details(node: Node) -> str:
-    return ", ".join(f"{word}: {plain_text(value)}" for word, value in node.detail.items() if word not in {"views", "columns"})
+    return ", ".join(
+        f"{word}: {plain_text(value)}" for word, value in node.detail.items() if word not in {"views", "columns"}
+    )
 
 
 PAGE = PageKind("lineage", "Lineage", lineage, is_named=True, is_listed=False, is_static=True)
