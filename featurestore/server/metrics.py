@@ -121,6 +121,9 @@ class Metrics:
         self._tallies: dict[tuple[str, str], _LookupTally] = {}
         self._lookups: dict[tuple[str, str], _LookupCounters] = {}
         self._tallying = Lock()  # lanes count too
+        self._telling = (
+            Lock()
+        )  # held until all is told: who asks meanwhile would miss what was taken and is not told yet
         self._is_shared = SHARED in os.environ
         self._sources: dict[str, tuple[Counter, ...]] = {}
 
@@ -182,20 +185,21 @@ class Metrics:
 
     def _tell(self) -> None:
         """Add to the counters what was looked up since they were told last. A counter takes longer than all that is counted of a lookup."""
-        with self._tallying:
-            tallies, self._tallies = self._tallies, {}
-        for (service, principal), tally in tallies.items():
-            counters = self._lookups.get((service, principal))
-            if counters is None:
-                values = tuple(self._values.labels(service, status.name) for status in Status)
-                counters = self._lookups[service, principal] = _LookupCounters(
-                    self._asked.labels(service, principal), self._lookup_rows.labels(service), values
-                )
-            counters.requests.inc(tally.requests)
-            counters.rows.inc(tally.rows)
-            for counter, count in zip(counters.values, tally.values, strict=True):
-                if count:
-                    counter.inc(count)
+        with self._telling:
+            with self._tallying:
+                tallies, self._tallies = self._tallies, {}
+            for (service, principal), tally in tallies.items():
+                counters = self._lookups.get((service, principal))
+                if counters is None:
+                    values = tuple(self._values.labels(service, status.name) for status in Status)
+                    counters = self._lookups[service, principal] = _LookupCounters(
+                        self._asked.labels(service, principal), self._lookup_rows.labels(service), values
+                    )
+                counters.requests.inc(tally.requests)
+                counters.rows.inc(tally.rows)
+                for counter, count in zip(counters.values, tally.values, strict=True):
+                    if count:
+                        counter.inc(count)
 
     def pushed(self, scope: Scope, source: str, counts: Pushed) -> None:
         """What became of the rows of a push. The scope is told what was asked for."""

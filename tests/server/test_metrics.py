@@ -7,14 +7,18 @@ import re
 import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import httpx
 import pytest
+from prometheus_client import Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
@@ -23,6 +27,9 @@ from featurestore.access.api_keys import create_key
 from featurestore.durable.checksums import decoded, encoded
 from featurestore.reports.audit.last_audit import FILE, last_audits
 from featurestore.semantics.status import Status
+from featurestore.server.limits import ServerLimits
+from featurestore.server.metrics import Metrics
+from featurestore.settings import ServerConfig
 from featurestore.types import Float64, String, Timestamp
 from tests.server.test_http import JSON, serving
 from tests.servers import PATIENCE_SECONDS, FeatureServer, RedisServer
@@ -172,6 +179,40 @@ def test_numbers_are_those_of_all_workers(folder: Path, workers: str) -> None:
             ]
             assert pushed == [1, 2, 0]
         assert process.poll() is None
+
+
+def test_who_asks_while_another_is_being_told_is_told_of_all_lookups(folder: Path) -> None:
+    """Two that scrape at once: the first has taken what was counted, and has not told the counters of it yet."""
+    taken, goes_on = threading.Event(), threading.Event()
+    texts: list[bytes] = []
+
+    def stops(frame: FrameType, _: str, __: object) -> None:
+        if frame.f_code is Counter.inc.__code__ and not taken.is_set():
+            taken.set()
+            goes_on.wait(PATIENCE_SECONDS)
+
+    with FeatureStore(folder) as store:
+        metrics = Metrics(store, ServerLimits(ServerConfig()))
+        metrics.looked_up({}, store.get_online_features([{"thing": "a"}], "m"), is_service=True)
+
+        def first() -> None:
+            before = sys.gettrace()
+            sys.settrace(stops)
+            metrics.exposition("")
+            sys.settrace(before)
+
+        threads = [
+            threading.Thread(target=first),
+            threading.Thread(target=lambda: texts.append(metrics.exposition("")[0])),
+        ]
+        threads[0].start()
+        assert taken.wait(PATIENCE_SECONDS)
+        threads[1].start()
+        threads[1].join(1)
+        goes_on.set()
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)
+    assert b'featurestore_lookup_rows_total{service="m"} 1.0' in texts[0]
 
 
 def test_the_state_of_the_store_is_told(folder: Path) -> None:
