@@ -58,6 +58,12 @@ def filterable_schema(schema: pa.Schema) -> pa.Schema:
 def _without_views(of: pa.DataType) -> pa.DataType:
     if str(of) in {"string_view", "binary_view"}:  # which Arrow before version 16 does not know
         return pa.string() if str(of) == "string_view" else pa.binary()
+    if pa.types.is_map(of):
+        return pa.map_(
+            _without_views(of.key_type), of.item_field.with_type(_without_views(of.item_type)), of.keys_sorted
+        )
+    if pa.types.is_struct(of):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in of])
     if pa.types.is_list(of):
         return pa.list_(of.value_field.with_type(_without_views(of.value_type)))
     return of

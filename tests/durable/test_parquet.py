@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore.durable import parquet
-from featurestore.durable.parquet import parquet_file, restored, storable, storable_schema
+from featurestore.durable.parquet import (
+    filterable,
+    filterable_schema,
+    parquet_file,
+    restored,
+    storable,
+    storable_schema,
+)
 
 VECTOR = pa.list_(pa.float32(), 2)
 ROWS = pa.table(
@@ -44,6 +52,25 @@ def test_what_is_stored_as_it_is_is_not_copied() -> None:
     plain = ROWS.select(["n", "words"])
     assert storable(plain) is plain
     assert restored(plain) is plain
+
+
+@pytest.mark.skipif(not hasattr(pa, "string_view"), reason="an Arrow without views")
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (lambda text: text, "a"),
+        (pa.list_, ["a", None]),
+        (lambda text: pa.struct([("n", pa.int64()), ("text", text)]), {"n": 1, "text": "a"}),
+        (lambda text: pa.list_(pa.struct([("text", text)])), [{"text": "a"}]),
+        (lambda text: pa.struct([("map", pa.map_(text, text))]), {"map": [("a", "b")]}),
+    ],
+)
+def test_texts_are_filtered_wherever_they_lie(of: Callable[[pa.DataType], pa.DataType], value: object) -> None:
+    """Views of them too, which Arrow filters none of: in lists, structs and maps."""
+    viewed = pa.RecordBatch.from_arrays([pa.array([value, None, value], of(pa.string_view()))], names=["x"])
+    batch = filterable(viewed)
+    assert batch.schema == filterable_schema(viewed.schema) == pa.schema([("x", of(pa.string()))])
+    assert batch.filter(pa.array([True, True, False]))["x"].to_pylist() == [value, None]
 
 
 def test_what_was_read_is_let_go_of(tmp_path: Path) -> None:

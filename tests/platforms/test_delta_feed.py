@@ -263,6 +263,23 @@ def test_what_is_not_said_is_refused(store: FeatureStore, tmp_path: Path) -> Non
             known(other, folder, hours)
 
 
+def test_columns_that_are_no_features_are_compared_too(store: FeatureStore, tmp_path: Path) -> None:
+    """Structs, with lists and maps in them: the library writes the texts of rows that it copies or changes as views."""
+    folder, hours = tmp_path / "t", [0, 1, 2]
+    of = pa.struct([("texts", pa.list_(pa.string())), ("map", pa.map_(pa.string(), pa.string()))])
+    more = pa.array([{"texts": ["a", None], "map": [("k", "v")]}, {"texts": ["a"], "map": None}, None], of)
+    for hour in (0, 1):
+        rows = orders(*[("ann", amount + hour, None) for amount in (10, 20, 30)]).append_column("more", more)
+        write_deltalake(folder, rows, mode="append", configuration=FEED)
+        committed(folder, hour)
+    DeltaTable(folder).delete("amount IN (10, 20, 31)")
+    committed(folder, 2)
+    assert known(store, folder, hours)[::2] == [(1, 30), (3, 62), (3, 62)]
+    DeltaTable(folder).delete("amount = 11")
+    committed(folder, 3)
+    assert known(store, folder, hours)[::2] == [(1, 30), (2, 51), (2, 51)]
+
+
 def actions(folder: Path) -> list[dict[str, Any]]:
     """Those of the newest version."""
     newest = max((folder / "_delta_log").glob("*.json"))
