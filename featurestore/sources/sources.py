@@ -28,7 +28,14 @@ from featurestore.sources.schemas import FileColumns, Schemas, agreed_columns
 from featurestore.sources.source_files import Places, SourceFile, source_error
 from featurestore.sources.tables.delta_tables import DeltaTables
 from featurestore.sources.tables.iceberg_tables import IcebergTables
-from featurestore.sources.tables.table_files import Arrival, TableFile, TableState, rows_without
+from featurestore.sources.tables.table_files import (
+    Arrival,
+    ReadInstead,
+    RowsDigest,
+    TableFile,
+    TableState,
+    rows_without,
+)
 from featurestore.sources.text.text_files import batches
 from featurestore.types import FeatureType
 
@@ -72,7 +79,6 @@ class Sources:
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], dict[str, int]] = {}
         self._came: dict[str, dict[Sighting, Arrival]] = {}  # of tables, by source
-        self._counted: dict[str, TableState] = {}  # of tables, by source: whose rows were counted
         self._frames: dict[str, pa.Table] = {}
         self._schemas = Schemas()
         self._settled: dict[str, tuple[SourceFile, ...]] = {}  # source → its files when its types were last asked for
@@ -131,8 +137,11 @@ class Sources:
             self._of_table(source, there.get(one.file.path, one.file), found.table, one) for one in found.files
         )
         if not all(one.as_is for one in found.files):
-            tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy))
-        self._check_stand_ins(source, files, found)
+            compared = [copy_path(self.copies(), found.table, one.state) for one in found.stand_ins]
+            tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy), *compared)
+        copies = {one.file.path: file.copy for one, file in zip(found.files, files, strict=True)}
+        for stand_in in found.stand_ins:
+            self._check_stand_in(source, copies, found.table, stand_in)
         self._note_state(source, files, found)
         came = self._came.setdefault(source.name, {})
         came.update({file.sighting: found.came[file.path] for file in files if file.path in found.came})
@@ -162,22 +171,51 @@ class Sources:
                 return rows_without(parquet_batches(copy), [of.rows() for of in deleted])
         return rows_without(one.rows(), [of.rows() for of in deleted]) if deleted else one.rows()
 
-    def _check_stand_ins(self, source: FileSource, files: Sequence[SourceFile], found: TableState) -> None:
-        """SourceError where what is read in place of some of a table's files has not as many rows as these: of rows that are equal in all
-        columns some were deleted and some not, or the table does not say all that was."""
-        if self._counted.get(source.name) is found:
-            return
-        copies = {one.file.path: file.copy for one, file in zip(found.files, files, strict=True)}
-        for stand_in in found.stand_ins:
-            rows = sum(pq.read_metadata(copies[path]).num_rows for path in stand_in.files)
-            if stand_in.num_rows not in {None, rows}:
-                raise source_error(
-                    source,
-                    f"known_at=ARRIVAL: what its table says of the rows that {stand_in.title} and commits before it changed makes {rows} {plural(rows, 'row')}, and "
-                    f"there are {stand_in.num_rows}: of rows that are equal in all columns only some were deleted, or not all changes are "
-                    "said. When each row came is not known then. Say known_at=…, a column of when a row was learned",
-                )
-        self._counted[source.name] = found
+    def _check_stand_in(self, source: FileSource, copies: Mapping[str, str], table: str, stand_in: ReadInstead) -> None:
+        """SourceError where what is read in place of some of a table's files has not the rows of these: of rows that are equal in all columns
+        some were deleted and some not, or the table does not say all that was. It is found out once: that they are the same is kept as a
+        copy that holds their number. copies: of the files that are read, by path."""
+
+        def compared() -> Batches:
+            num_rows = self._same_rows(source, [copies[one.file.path] for one in stand_in.pieces], stand_in)
+            batch = pa.RecordBatch.from_pydict({"rows": [num_rows]})
+            return batch.schema, iter([batch])
+
+        try:
+            copy_of(self.copies(), table, stand_in.state, compared, whole=False)
+        except (OSError, pa.ArrowException, duckdb.Error) as error:
+            raise source_error(
+                source,
+                f"known_at=ARRIVAL: the rows that {stand_in.title} of its table wrote cannot be compared with those that it replaced: "
+                f"{told(error) if isinstance(error, OSError) else error}",
+            ) from error
+
+    def _same_rows(self, source: FileSource, copies: Sequence[str], stand_in: ReadInstead) -> int | None:
+        """How many rows the copies have, which are those of the table's files; SourceError where they are not. Where a commit said that it
+        changed no row, they are only counted, if the table says how many it has; None where it does not."""
+        said = [one.num_rows for one in stand_in.outputs]
+        if stand_in.says_rows:
+            types = dict[str, pa.DataType]()
+            here, there = RowsDigest(types), RowsDigest(types)
+            for output in stand_in.outputs:
+                there.add(output.rows())
+            for copy in copies:
+                here.add(parquet_batches(Path(copy)))
+            rows, expected, are_same = here.count, there.count, (here.count, here.sum) == (there.count, there.sum)
+        elif None in said:
+            return None
+        else:
+            rows, expected = sum(pq.read_metadata(copy).num_rows for copy in copies), sum(one or 0 for one in said)
+            are_same = rows == expected
+        if not are_same:
+            there_are = f"there are {expected}" if rows != expected else "those that there are differ from these"
+            raise source_error(
+                source,
+                f"known_at=ARRIVAL: what its table says of the rows that {stand_in.title} and commits before it changed makes {rows} {plural(rows, 'row')}, and "
+                f"{there_are}: of rows that are equal in all columns only some were changed, or not all changes are "
+                "said. When each row came is not known then. Say known_at=…, a column of when a row was learned",
+            )
+        return rows
 
     def _note_state(self, source: FileSource, files: tuple[SourceFile, ...], found: TableState) -> None:
         assert found.number is not None

@@ -263,6 +263,37 @@ def test_what_is_not_said_is_refused(store: FeatureStore, tmp_path: Path) -> Non
             known(other, folder, hours)
 
 
+@pytest.mark.parametrize(
+    ("amounts", "said"),
+    [
+        # The feed names 1 and 4: of 2 and 3 it says nothing, since each is among the rows before and after.
+        ([1, 2, 2, 3], "makes 4 rows, and those that there are differ from these"),
+        # And 0 and twice 2: one of the rows of 1 became another row of 2, and one was made of 0.
+        ([1, 1, 0], "makes 4 rows, and there are 3"),
+        ([1, 2, 3], None),
+    ],
+)
+def test_rows_that_an_update_makes_to_others_that_were_there(
+    amounts: list[int], said: str | None, store: FeatureStore, tmp_path: Path
+) -> None:
+    """Of an update the feed leaves out what it wrote as others were: these keep their arrival, where as many are there as before."""
+    folder, hours = tmp_path / "t", [0, 1, 2]
+    write_deltalake(folder, orders(*[("ann", amount, None) for amount in amounts]), configuration=FEED)
+    committed(folder, 0)
+    assert known(store, folder, [0])[::2] == [(len(amounts), sum(amounts))]
+    DeltaTable(folder).update({"amount": "amount + 1"}, predicate="amount < 5")
+    committed(folder, 1)
+    if said is None:
+        assert known(store, folder, hours)[::2] == [(2, 5), (3, 9), (3, 9)]
+        DeltaTable(folder).update({"city": "'x'"}, predicate="amount = 3")
+        committed(folder, 2)
+        assert known(store, folder, hours)[::2] == [(1, 2), (2, 6), (3, 9)]
+    else:
+        for _ in range(2):
+            with pytest.raises(SourceError, match=rf"known_at=ARRIVAL: .* version 1 \(UPDATE\) .* {said}: of rows"):
+                known(store, folder, hours)
+
+
 def test_columns_that_are_no_features_are_compared_too(store: FeatureStore, tmp_path: Path) -> None:
     """Structs, with lists and maps in them: the library writes the texts of rows that it copies or changes as views."""
     folder, hours = tmp_path / "t", [0, 1, 2]

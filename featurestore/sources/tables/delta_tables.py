@@ -47,7 +47,7 @@ class DeltaTables:
     def __init__(self) -> None:
         self._known: dict[str, tuple[Any, TableState]] = {}
         self._commits: dict[tuple[str, Any], Commit] = {}
-        self._before: dict[tuple[str, int, str], dict[str, TableFile]] = {}
+        self._before: dict[tuple[str, str, Any, str], dict[str, TableFile]] = {}
 
     def state(self, source: DeltaSource, place: str, copied: Callable[[str, TableFile], bool]) -> TableState:
         """What counts of the table in a folder, or below a URL. copied: whether there is a copy of a file of the table of this id.
@@ -86,7 +86,7 @@ class DeltaTables:
         commits = [self._commit(source, place, entries[number], shape) for number in range(first, newest.number + 1)]
 
         def before(commit: Commit) -> dict[str, TableFile]:
-            key = (newest.table, commit.number, repr(columns))
+            key = (place, newest.table, entries[commit.number], repr(columns))
             if key not in self._before:
                 earlier = _state(source, place, _table(source, place, commit.number - 1), columns)
                 removed = [one._replace(as_is=False) for one in earlier.files if one.file.path in commit.removes]
@@ -96,9 +96,7 @@ class DeltaTables:
         originals = Originals(
             before, copied=partial(copied, newest.table), exists=lambda one: _exists(source, one.file.path)
         )
-        says_rows = any(commit.deleted for commit in commits)
-        now = {one.file.path: _with_rows(one) if says_rows else one for one in newest.files}
-        files, stand_ins = originals.read_instead(commits, now)
+        files, stand_ins = originals.read_instead(commits, {one.file.path: one for one in newest.files})
         return newest._replace(files=list(files.values()), came=arrivals(commits, files), stand_ins=tuple(stand_ins))
 
     def _commit(self, source: DeltaSource, place: str, entry: tuple[str, int, int], shape: _LoggedColumns) -> Commit:
@@ -185,16 +183,6 @@ def _typed(text: str | None, of: pa.DataType) -> Any:
     if pa.types.is_timestamp(of) and of.tz is not None and not ZONED.search(text):
         text += "Z"
     return pa.scalar(text).cast(of).as_py()
-
-
-def _with_rows(one: TableFile) -> TableFile:
-    """A file with the number of its rows, which its footer says where the log does not."""
-    if one.num_rows is not None:
-        return one
-    try:
-        return one._replace(num_rows=pq.read_metadata(readable(one.file.path)).num_rows)
-    except (pa.ArrowException, OSError):  # whoever reads it will say
-        return one
 
 
 def _exists(source: DeltaSource, path: str) -> bool:

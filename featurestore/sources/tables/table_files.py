@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featurestore.durable.parquet import filterable, filterable_schema
-from featurestore.lazy import duckdb, pa
+from featurestore.lazy import duckdb, pa, pc
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile
 
@@ -94,12 +94,22 @@ class Commit(NamedTuple):
 class ReadInstead(NamedTuple):
     """Files that are read in place of some of a table."""
 
-    files: frozenset[str]
-    """Their paths."""
-    num_rows: int | None
-    """How many rows they have together, as the table says of those that it has; None where it does not."""
+    pieces: tuple[TableFile, ...]
+    """Them, by path."""
+    outputs: tuple[TableFile, ...]
+    """Those of the table that have the same rows, by path."""
     title: str
     """The last commit that wrote those, for messages."""
+    says_rows: bool
+    """Whether it was said which rows of them were changed; else that none was."""
+
+    @property
+    def state(self) -> Any:
+        """All that the rows of both hang on beside the table, as plain JSON."""
+        return {
+            kind: [[one.state, one.file.size] for one in of]
+            for kind, of in (("read", self.pieces), ("instead of", self.outputs))
+        }
 
 
 class TableState(NamedTuple):
@@ -144,6 +154,8 @@ class _RewrittenFiles:
     pieces: dict[str, TableFile]
     """By path the others, which were in the table before."""
     title: str
+    says_rows: bool
+    """Whether it was said which rows of them were changed since; else that none was."""
 
 
 class Originals:
@@ -188,9 +200,9 @@ class Originals:
         found, stand_ins = dict(files), []
         for group in groups:
             found = {path: file for path, file in found.items() if path not in group.outputs} | group.pieces
-            told = [files[path].num_rows for path in group.outputs]
-            total = None if None in told else sum(one or 0 for one in told)
-            stand_ins.append(ReadInstead(frozenset(group.pieces), total, group.title))
+            pieces = tuple(group.pieces[path] for path in sorted(group.pieces))
+            outputs = tuple(files[path] for path in sorted(group.outputs))
+            stand_ins.append(ReadInstead(pieces, outputs, group.title, group.says_rows))
         return dict(sorted(found.items())), stand_ins
 
     def _join(self, commit: Commit) -> None:
@@ -206,17 +218,18 @@ class Originals:
             replaced = {path: file for path, file in earlier.items() if file.partition == folder}
             outputs = {path for path in written if commit.partitions.get(path, "") == folder}
             pieces = dict[str, TableFile]()
-            single = set(replaced)
+            single, says_rows = set(replaced), bool(changed)
             for group in {groups[path] for path in replaced if path in groups}:
                 if self._stands(group, replaced):
                     pieces |= group.pieces
+                    says_rows |= group.says_rows
                     outputs |= group.outputs - commit.replaced
                     single -= group.outputs
             pieces |= {path: replaced[path] for path in single}
             deleted = [one for one in commit.deleted if one.partition == folder]
             pieces = {path: piece.without(deleted) for path, piece in pieces.items()}
             pieces |= {one.file.path: one for one in commit.inserted if one.partition == folder}
-            group = _RewrittenFiles(frozenset(outputs), pieces, commit.title)
+            group = _RewrittenFiles(frozenset(outputs), pieces, commit.title, says_rows)
             self._groups |= dict.fromkeys(group.outputs, group)
 
     def _leave(self, paths: Iterable[str]) -> None:
@@ -274,6 +287,51 @@ def rows_without(rows: Batches, deleted: Sequence[Batches]) -> Batches:
                 yield batch.filter(pa.array(kept))
 
     return schema, left()
+
+
+class RowsDigest:
+    """Rows as a multiset: in whichever order and however spread over files, those of two are the same where counts and sums are equal.
+
+    Rows are equal where all columns are, floats by their bits; a column that a file lacks is null. The sum is of a hash of 64 bits of
+    each row, whose width does not grow with the rows.
+    """
+
+    def __init__(self, types: dict[str, pa.DataType]) -> None:
+        """types: those that columns are compared as; a column that is not there yet is added with the type of the first file that has
+        it, so what a table says comes before what is read in its place."""
+        self.count, self.sum = 0, 0
+        self._types = types
+
+    def add(self, rows: Batches) -> None:
+        """Raises what Arrow and DuckDB raise where a column cannot be compared as another type."""
+        schema, batches = rows
+        for field in filterable_schema(schema):
+            self._types.setdefault(field.name, field.type)
+        names = schema.names
+        hashes = [_column_hash(f"c{place}", self._types[name]) for place, name in enumerate(names)]
+        sql = f"SELECT sum(hash({' + '.join(['0::HUGEINT', *hashes])})) FROM batch"
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            for batch in map(filterable, batches):
+                columns = {f"c{place}": _as_bits(batch[name], self._types[name]) for place, name in enumerate(names)}
+                # A column of its own: a table without any has no rows.
+                connection.register("batch", pa.table({**columns, "row": np.zeros(batch.num_rows, np.int8)}))
+                ((found,),) = connection.execute(sql, names).fetchall()
+                self.count += batch.num_rows
+                self.sum += found or 0  # none where there are no rows
+
+
+def _column_hash(column: str, of: pa.DataType) -> str:
+    """SQL: a hash of a column's name, which is a parameter, and its value; 0 of null, so that it is the same where there is no such column."""
+    # Of what is nested DuckDB's hash says neither an empty list from null nor 0.0 from -0.0; its text does.
+    values = f"{column}, {column}::VARCHAR" if pa.types.is_nested(of) else column
+    return f"CASE WHEN {column} IS NULL THEN 0::HUGEINT ELSE hash(?::VARCHAR, {values})::HUGEINT END"
+
+
+def _as_bits(values: pa.Array, of: pa.DataType) -> pa.Array:
+    """Values as a type; floats as the whole numbers that their bits are."""
+    if values.type != of:  # Spark writes instants as ns, of which it has whole µs
+        values = pc.cast(values, options=pc.CastOptions(of, allow_time_truncate=True))
+    return values.cast(pa.float64()).view(pa.int64()) if pa.types.is_floating(of) else values
 
 
 def _wanted(commits: Sequence[Commit], files: Iterable[str]) -> set[int]:
