@@ -239,7 +239,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     folder = tmp_path / "notebook"
     folder.mkdir()
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=600, startup_timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     shown = [output.data for cell in cells for output in cell.outputs if output.output_type == "execute_result"]
     assert shown
