@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import branches, draws
 from tests.servers import PostgresServer, RedisServer
@@ -67,6 +68,9 @@ LONGEST_FIRST = [
 """A file is tested by one process, and the last of them is waited for: so no long one may be among the last. Most have few tests,
 and would be, since processes take files with many tests first where nothing else is said (`--no-loadscope-reorder`)."""
 
+
+settings.register_profile("patient", deadline=None)  # no test hangs on how fast the machine is
+settings.load_profile("patient")
 
 MEASURING = branches.measuring()
 """What counts branches, where they are counted: from here on, since nothing of ours is imported yet."""

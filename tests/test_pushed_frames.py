@@ -170,7 +170,7 @@ WRONG = [
     (Float32, pa.array([0.5, 0.1]), 'row 1, column \'x\' must be Float32: 0.1 is not exactly a Float32; declare a wider type; or round the column first, as .astype("float32") and .cast(pa.float32()) do'),
     (Float32, pd.Series([0.1]), "0.1 is not exactly a Float32"),
     (Array(Float32, 2), pa.array([[0.5, 0.5], [0.5, 0.1]]), "row 1, column 'x' must be Array(Float32, 2): 0.1 is not exactly"),
-    (Array(Float32, 2), pa.array([[0.5]]), "row 0, column 'x' must be Array(Float32, 2): 1 elements are given"),
+    (Array(Float32, 2), pa.array([[0.5]]), "row 0, column 'x' must be Array(Float32, 2): 1 element is given"),
     (Int32, pa.array([1, 2**31]), "row 1, column 'x' must be Int32: 2147483648 does not fit Int32"),
     (Int64, pa.array([1, 2**63], pa.uint64()), "row 1, column 'x' must be Int64: 9223372036854775808 does not fit Int64"),
     (Float64, pa.array([2**53 + 1]), "row 0, column 'x' must be Float64: 9007199254740993 is not exactly a Float64"),

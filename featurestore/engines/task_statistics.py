@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from featurestore.lazy import pa
+from featurestore.plurals import plural
 from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
 from featurestore.statistics.feature_statistics import FeatureStatistics
 from featurestore.statistics.gathered_statistics import GatheredStatistics
@@ -69,7 +70,9 @@ def sent(gathering: Gathering, failures: list[Exception]) -> str:
     """What was gathered as text."""
     packed = gathering.packed()
     if packed is not None and len(packed) > MOST_BYTES:
-        return f"{ERROR}what a task gathered takes {len(packed):,} bytes, more than {MOST_BYTES:,}"
+        return (
+            f"{ERROR}what a task gathered takes {len(packed):,} {plural(len(packed), 'byte')}, more than {MOST_BYTES:,}"
+        )
     if packed is None:
         return f"{ERROR}{', '.join(f'{type(error).__name__}: {error}' for error in failures)}"
     return b64encode(packed).decode()
@@ -100,6 +103,8 @@ def _told_of(texts: Iterable[str], features: Features, rows: int) -> Told:
         parts = {tuple(features): GatheredStatistics({name: of for name, (_, of) in features.items()})}
     for names, gathered in parts.items():
         if gathered.rows != rows:
-            raise ValueError(f"tasks told of {gathered.rows} rows of {', '.join(names)}, and counted {rows}")
+            raise ValueError(
+                f"tasks told of {gathered.rows} {plural(gathered.rows, 'row')} of {', '.join(names)}, and counted {rows}"
+            )
     found = {column.name: column for gathered in parts.values() for column in gathered.found()}
     return rows, tuple(FeatureStatistics(name, found[column]) for column, (name, _) in features.items())
