@@ -55,9 +55,7 @@ DIGEST_BYTES = 32
 STEM = MAX_KEY_BYTES - DIGEST_BYTES
 SCAN_KEYS = 1000  # keys that a scan reads in one transaction
 COUNTED_KEYS = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
-READ_BACK_KEYS = (
-    1000  # keys of a batch of which whoever reads them next is told what was written, where it is just that
-)
+READ_BACK_KEYS = 1000  # keys of a batch that is kept for whoever reads it next, where just that is stored
 FORK_WAIT_SECONDS = 5.0  # seconds that a fork waits for transactions to end
 
 _Key = tuple[int, int]

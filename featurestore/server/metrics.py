@@ -121,9 +121,7 @@ class Metrics:
         self._tallies: dict[tuple[str, str], _LookupTally] = {}
         self._lookups: dict[tuple[str, str], _LookupCounters] = {}
         self._tallying = Lock()  # lanes count too
-        self._telling = (
-            Lock()
-        )  # held until all is told: who asks meanwhile would miss what was taken and is not told yet
+        self._telling = Lock()  # held until all is told: else who asks meanwhile misses what was taken
         self._is_shared = SHARED in os.environ
         self._sources: dict[str, tuple[Counter, ...]] = {}
 
