@@ -113,6 +113,7 @@ def test_tiles_change_no_answer(
                 found = [there[i] for i in seen[number % len(seen)] if i < len(there)]
                 kept = OwnedFolder(Path(folder, "tiles"), None, what="folder of tiles", key="offline.tiles")
                 tiles = tiling.tiles_for(view, offline, session, kept, instant=at, seen=found)
-                assert shown(asked(session, view, history, at, tiled=tiles)) == shown(
+                tiled = tiles and tiles.tiling(session)
+                assert shown(asked(session, view, history, at, tiled=tiled)) == shown(
                     asked(session, view, history, at, tiled=None)
                 )
