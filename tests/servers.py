@@ -348,7 +348,8 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres:secret@/postgres?host={self._directory}/data"
+        """With as long to be connected as a busy machine may take."""
+        return f"postgresql://postgres:secret@/postgres?host={self._directory}/data&connect_timeout=600"
 
     def __enter__(self) -> Self:
         self._directory.chmod(0o755)
