@@ -172,7 +172,8 @@ def _texts_told(values: pa.Array, of: FeatureType, counts: ColumnCounts) -> Text
         counted = values.value_counts()
         table = pa.table({"word": as_texts(counted.field("values"), of), "count": counted.field("counts")})
         order = [("count", "descending"), ("word", "ascending")]
-        first = table.take(pc.select_k_unstable(table, FREQUENT_TEXTS, order))
+        # Arrow 18 cannot choose of no rows
+        first = table.take(pc.select_k_unstable(table, FREQUENT_TEXTS, order)) if len(table) else table
         words, unique = first["word"].to_pylist(), len(table)
         listed = list(zip((_cut(word) for word in words), first["count"].to_pylist(), strict=True))
     return TextStatistics(sizes.values, unique, sizes.least, sizes.most, sizes.total, tuple(listed))
