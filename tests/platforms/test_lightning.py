@@ -612,7 +612,7 @@ KILLS = {
     "in a chunk": "import featurestore.training.spine as spine; spine.CHUNK_ROWS = spine.READ_ROWS = 30\nimport featurestore.training.training_frame as frames\n"
     "chunks, own = [], frames.storable\ndef killed(table):\n    chunks.append(table)\n    len(chunks) == 3 and os.kill(os.getpid(), 9)\n    return own(table)\nframes.storable = killed",
     "before it is in its place": "import pathlib; pathlib.Path.replace = lambda *_: os.kill(os.getpid(), 9)",
-    "before the manifest beside it": "import pathlib; pathlib.Path.write_text = lambda *_: os.kill(os.getpid(), 9)",
+    "before the manifest beside it": "import pathlib; pathlib.Path.rename = lambda *_: os.kill(os.getpid(), 9)",
 }
 
 
