@@ -16,6 +16,7 @@ import redis
 from redis.crc import key_slot
 
 from benchmarks.latency import Figures
+from benchmarks.servers import redis_cpu_s
 from featurestore.online import open_online
 
 VIEWS, KEYS = 48, 4_000
@@ -86,8 +87,7 @@ class _Spent:
         self._servers = servers
 
     def _cpu_s(self) -> list[float]:
-        told = [server.info("cpu") for server in self._servers]
-        return [one["used_cpu_user"] + one["used_cpu_sys"] for one in told]
+        return [redis_cpu_s(server) for server in self._servers]
 
     def __enter__(self) -> Self:
         self._before, self._own, self._began = self._cpu_s(), time.process_time(), time.perf_counter()

@@ -107,13 +107,21 @@ def _materialize(root: str) -> list[Comparison]:
     told = {"root": root}
     into_redis = Job("featurestore", "benchmarks.product:materialize_redis", told)
     into_lmdb = Job("featurestore", "benchmarks.product:materialize_lmdb", told)
-    least = Job("newest rows, records put", "benchmarks.floors:newest_into_lmdb", {**told, "threads": THREADS})
+    by_hand = {**told, "threads": THREADS}
+    least = Job("newest rows, records put", "benchmarks.floors:newest_into_lmdb", by_hand)
+    least_redis = Job("newest rows, records put and asked for", "benchmarks.floors:newest_into_redis", by_hand)
     peak = Line("peak_mb")
     return [
         Comparison(
             "materialize 18 features, Redis",
-            (into_redis,),
-            (Line("keys_per_s", limit=150_000, at_least=True), peak),
+            (into_redis, least_redis),
+            (
+                Line("keys_per_s", limit=150_000, at_least=True),
+                Line("keys_per_s", against=1),
+                Line("server_keys_per_cpu_s"),
+                Line("server_keys_per_cpu_s", against=1),
+                peak,
+            ),
             empty_redis,
         ),
         Comparison(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 
 import duckdb
 import lmdb
@@ -19,6 +20,10 @@ import redis
 
 from benchmarks.data import SPINES, Dataset, opened
 from benchmarks.latency import Figures, latencies
+from benchmarks.servers import redis_cpu_s
+
+BATCH_KEYS = 4_000
+"""Keys of a batch into Redis, as the product sends them."""
 
 RECORD = 190
 """Bytes of a record of 18 features, a sixth of them short texts."""
@@ -91,29 +96,78 @@ def gathered(root: str, size: str, threads: int) -> Callable[[], list[pa.Table]]
     return call
 
 
-def newest_into_lmdb(root: str, threads: int) -> Callable[[], Figures]:
-    """Keys per second of the least that materialize has to do: two statements find which row of each key is the newest and
-    read its columns; as many records of about the size that the product's have, made beforehand, are put into LMDB in one
-    synced transaction. Nothing asks when rows became known or which of equal ones counts; nothing is encoded or read back."""
-    data = opened(root)
-    view, folder = data.served, tempfile.TemporaryDirectory(prefix="benchmark-")
+def _newest_rows(data: Dataset, threads: int) -> Callable[[], pa.Table]:
+    """Two statements that find which row of each key is the newest, and read its columns."""
+    view = data.served
     source = f"read_parquet('{data.view_path(view)}', file_row_number = true)"
     newest = f"SELECT {view.key}, max(event_time) AS event_time FROM {source} GROUP BY ALL"
     chosen = f"SELECT file_row_number AS row FROM {source} JOIN ({newest}) USING ({view.key}, event_time)"
     columns = ", ".join(view.feature_names())
-    records = [(struct.pack("<9xq", n), bytes(RECORD)) for n in range(view.keys)]
     connection = duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
+
+    def call() -> pa.Table:
+        connection.execute(f"CREATE TABLE chosen AS {chosen}")
+        return connection.sql(f"SELECT {columns} FROM {source} JOIN chosen ON file_row_number = row").to_arrow_table()
+
+    return call
+
+
+def _records(data: Dataset) -> list[tuple[bytes, bytes]]:
+    """As many as the view has keys, of about the size that the product's have."""
+    return [(struct.pack("<9xq", n), bytes(RECORD)) for n in range(data.served.keys)]
+
+
+def newest_into_lmdb(root: str, threads: int) -> Callable[[], Figures]:
+    """Keys per second of the least that materialize has to do: the newest rows are read; as many records, made beforehand, are put
+    into LMDB in one synced transaction. Nothing asks when rows became known or which of equal ones counts; nothing is encoded or
+    read back."""
+    data = opened(root)
+    folder, newest, records = (
+        tempfile.TemporaryDirectory(prefix="benchmark-"),
+        _newest_rows(data, threads),
+        _records(data),
+    )
     environment = lmdb.open(folder.name, map_size=1 << 30)
 
     def call(_: object = folder) -> Figures:
         started = time.perf_counter()
-        connection.execute(f"CREATE TABLE chosen AS {chosen}")
-        rows = connection.sql(f"SELECT {columns} FROM {source} JOIN chosen ON file_row_number = row").to_arrow_table()
+        rows = newest()
         with environment.begin(write=True) as transaction:
             transaction.cursor().putmulti(records)
-        return {"keys_per_s": view.keys / (time.perf_counter() - started), "rows": rows.num_rows}
+        return {"keys_per_s": data.served.keys / (time.perf_counter() - started), "rows": rows.num_rows}
 
     return call
+
+
+def newest_into_redis(root: str, redis_url: str, threads: int) -> Callable[[], Figures]:
+    """The same with Redis: each batch of records, packed beforehand, is sent as one transaction and its keys are asked for, the next
+    one when the last was answered. The answers are not looked at."""
+    data = opened(root)
+    newest, records = _newest_rows(data, threads), _records(data)
+    client = redis.Redis.from_url(redis_url)
+    client.flushall()
+    batches = [records[start : start + BATCH_KEYS] for start in range(0, len(records), BATCH_KEYS)]
+    connection = client.connection_pool.get_connection()
+    sent = [_packed(connection, batch) for batch in batches]
+
+    def call() -> Figures:
+        started, spent = time.perf_counter(), redis_cpu_s(client)
+        rows = newest()
+        for batch in sent:
+            connection.send_packed_command([batch])
+            for _ in range(4):
+                connection.read_response()
+        taken = {"keys_per_s": data.served.keys / (time.perf_counter() - started), "rows": rows.num_rows}
+        return {**taken, "server_keys_per_cpu_s": data.served.keys / (redis_cpu_s(client) - spent)}
+
+    return call
+
+
+def _packed(connection: redis.Connection, records: list[tuple[bytes, bytes]]) -> bytes:
+    """A transaction that puts records, and the question for them."""
+    put = ("MSET", *chain.from_iterable(records))
+    asked = ("MGET", *(key for key, _ in records))
+    return b"".join(b"".join(connection.pack_command(*words)) for words in (("MULTI",), put, ("EXEC",), asked))
 
 
 def mget(redis_url: str, keys: int, rounds: int) -> Callable[[], Figures]:

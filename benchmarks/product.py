@@ -22,6 +22,7 @@ import redis
 from benchmarks.data import END, Dataset, View, opened
 from benchmarks.latency import Figures, latencies
 from benchmarks.load import drive
+from benchmarks.servers import redis_cpu_s
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ParquetSource
 from featurestore.clock import to_datetime
 from featurestore.types import Int64
@@ -92,10 +93,18 @@ def _materialize(store: FeatureStore, keys: int, _: object = None) -> Figures:
 
 
 def materialize_redis(root: str, redis_url: str) -> Callable[[], Figures]:
-    """A first materialization of all keys into an empty Redis."""
-    redis.Redis.from_url(redis_url).flushall()
+    """A first materialization of all keys into an empty Redis, and how many keys a second of its own processor time the server takes."""
+    client, keys = redis.Redis.from_url(redis_url), opened(root).served.keys
+    client.flushall()
     folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-    return partial(_materialize, _applied(root, folder.name, redis_url), opened(root).served.keys, folder)
+    store = _applied(root, folder.name, redis_url)
+
+    def call() -> Figures:
+        spent = redis_cpu_s(client)
+        figures = _materialize(store, keys, folder)
+        return {**figures, "server_keys_per_cpu_s": keys / (redis_cpu_s(client) - spent)}
+
+    return call
 
 
 def materialize_lmdb(root: str) -> Callable[[], Figures]:

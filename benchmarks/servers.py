@@ -44,6 +44,12 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def redis_cpu_s(server: redis.Redis) -> float:
+    """What a Redis has spent on its processors since it was started."""
+    told: dict[str, Any] = server.info("cpu")
+    return float(told["used_cpu_user"] + told["used_cpu_sys"])
+
+
 @contextmanager
 def nothing(_: str) -> Iterator[Told]:
     yield {}
