@@ -31,6 +31,13 @@ PATIENCE_SECONDS = 600.0
 """How long a server may take until it answers: many times what it takes on a machine that does a dozen other things."""
 
 
+def patient(url: str) -> str:
+    """The URL of a store that is waited for as long, where it says nothing else: by itself one of Redis is given five seconds."""
+    if url.startswith("lmdb"):
+        return url
+    return f"{url}{'&' if '?' in url else '?'}timeout={PATIENCE_SECONDS:g}&connect_timeout={PATIENCE_SECONDS:g}"
+
+
 class FeatureServer:
     """`featurestore serve` over a repository, in a process of its own, which answers from `__enter__` on.
 
@@ -182,14 +189,21 @@ class RedisCluster:
 
     SLOTS = 16_384
 
-    def __init__(self, *, replicas: bool = False, password: str | None = None, certificate: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        replicas: bool = False,
+        password: str | None = None,
+        certificate: Path | None = None,
+        fronts: bool = False,
+    ) -> None:
         self.password, self._certificate = password, certificate
         settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}
         settings |= {} if password is None else {"masterauth": password}
         self.primaries = [RedisServer(password=password, **settings) for _ in range(3)]
         self.replicas = [RedisServer(password=password, **settings) for _ in range(3 if replicas else 0)]
         self.fronts: list[Front] = []
-        if certificate is not None:  # whose ports are those that the servers tell clients of
+        if certificate is not None or fronts:  # whose ports are those that the servers tell clients of
             self.fronts = [Front(one.port, certificate=certificate, takes_plain=True) for one in self.primaries]
             for server, front in zip(self.primaries, self.fronts, strict=True):
                 server.settings["cluster_announce_port"] = str(front.port)
@@ -199,7 +213,7 @@ class RedisCluster:
     @property
     def url(self) -> str:
         user = f":{quote(self.password, safe='')}@" if self.password else ""
-        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self.fronts else ("redis", "")
+        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self._certificate else ("redis", "")
         ports = ",".join(f"127.0.0.1:{one.port}" for one in self.fronts or self.primaries)
         return f"{scheme}+cluster://{user}{ports}{end}"
 
@@ -257,13 +271,13 @@ class RedisSentinel:
 
     SERVICE = "online"
 
-    def __init__(self, *, password: str | None = None, certificate: Path | None = None) -> None:
+    def __init__(self, *, password: str | None = None, certificate: Path | None = None, fronts: bool = False) -> None:
         self.password, self._certificate = password, certificate
         secret = {} if password is None else {"masterauth": password}
         self.primary, self.replica = (RedisServer(password=password, **secret) for _ in range(2))
         self.port = free_port()
         self.fronts: list[Front] = []
-        if certificate is not None:  # whose ports are those that the Sentinel tells clients of
+        if certificate is not None or fronts:  # whose ports are those that the Sentinel tells clients of
             ports = (self.primary.port, self.replica.port, self.port)
             self.fronts = [Front(port, certificate=certificate, takes_plain=True) for port in ports]
             for server, front in zip((self.primary, self.replica), self.fronts, strict=False):
@@ -273,7 +287,7 @@ class RedisSentinel:
     @property
     def url(self) -> str:
         user = f":{quote(self.password, safe='')}@" if self.password else ""
-        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self.fronts else ("redis", "")
+        scheme, end = ("rediss", f"?ca_file={self._certificate}") if self._certificate else ("redis", "")
         port = self.fronts[2].port if self.fronts else self.port
         return f"{scheme}+sentinel://{user}127.0.0.1:{port}/{self.SERVICE}/0{end}"
 
@@ -396,7 +410,8 @@ class Front:
 
     With `hang_up_after = b"EXEC"` the next request that has those bytes is passed on, and the connection is broken
     when the server answers it. `drop()` breaks every connection now. `held()` is a network that carries nothing, and says so to
-    nobody.
+    nobody; `trickling()` one that carries what the server says byte by byte. With `ends = (300, socket.SHUT_WR)` it ends the next connection
+    in that manner once the server has said so many bytes on it; None instead of a manner is silence.
     """
 
     def __init__(
@@ -408,6 +423,9 @@ class Front:
         takes_plain: bool = False,
     ) -> None:
         self.hang_up_after: bytes | None = None
+        self.ends: tuple[int, int | None] | None = None
+        self.said = 0
+        self._pause_seconds = 0.0
         self.encrypted = 0
         self._takes_plain = takes_plain
         self._target = target
@@ -448,6 +466,15 @@ class Front:
         finally:
             self._carries.set()
 
+    @contextmanager
+    def trickling(self, seconds: float) -> Iterator[None]:
+        """seconds: between two bytes."""
+        self._pause_seconds = seconds
+        try:
+            yield
+        finally:
+            self._pause_seconds = 0.0
+
     def _accept(self) -> None:
         while True:
             try:
@@ -475,9 +502,25 @@ class Front:
         server.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket, deaf: threading.Event, requests: bool) -> None:
+        ends, self.ends = (None, self.ends) if requests else (self.ends, None)
+        said = 0
         try:
             while data := source.recv(65536):
                 self._carries.wait()
+                if not requests:
+                    if ends is not None and said + len(data) >= ends[0]:
+                        sink.sendall(data[: ends[0] - said])
+                        if (
+                            ends[1] is not None
+                        ):  # of the connection itself, also where it is TLS, which does not say that it ends
+                            socket.socket.shutdown(sink, ends[1])
+                        return
+                    said += len(data)
+                    self.said = max(self.said, said)
+                    while data and self._pause_seconds:
+                        sink.sendall(data[:1])
+                        data = data[1:]
+                        time.sleep(self._pause_seconds)
                 if requests and self.hang_up_after is not None and self.hang_up_after in data:
                     self.hang_up_after = None
                     deaf.set()

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from featurestore.online import Guard, OnlineStore, Reading, open_online
-from tests.servers import RedisCluster, RedisSentinel
+from tests.servers import RedisCluster, RedisSentinel, patient
 
 TAG = b"{together}"
 
@@ -39,7 +39,7 @@ class Tagged:
 
 def opened(url: str) -> OnlineStore:
     """A store in which any keys may be written together."""
-    store = open_online(url)
+    store = open_online(patient(url))
     return Tagged(store) if store.tagged else store
 
 

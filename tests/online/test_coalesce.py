@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from featurestore.errors import OnlineUnavailableError
 from featurestore.online import Guard, OnlineStore, Reading, open_online
 from featurestore.online.coalesce import CoalescingReader
+from tests.servers import patient
 
 
 class Slow:
@@ -176,7 +177,7 @@ def test_everybody_gets_what_they_asked_for(redis_url: str, requests: list[tuple
         for (first, keys), answer in zip(requests, answers, strict=True):
             assert answer.values == [values[key] for key in [*first, *keys]]
 
-    with closing(open_online(redis_url)) as store:
+    with closing(open_online(patient(redis_url))) as store:
         store.write(values)
         asyncio.run(main(store))
 

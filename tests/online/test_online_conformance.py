@@ -19,6 +19,7 @@ import featurestore
 from featurestore.clock import ManualClock, instant_of, wall_clock
 from featurestore.errors import OnlineStoreError
 from featurestore.online import Guard, OnlineStore, open_online
+from tests.servers import patient
 
 ROOT = Path(featurestore.__file__).parents[1]
 WRITER = Path(__file__).with_name("online_writer.py")
@@ -148,7 +149,7 @@ def test_the_clock_is_the_stores_own(store: OnlineStore) -> None:
 def test_an_injected_clock_stands_for_the_stores(url: str) -> None:
     """`now` is the injected clock's instant, and moves with it."""
     clock = ManualClock(datetime(2001, 2, 3, tzinfo=UTC))
-    store = open_online(url, clock=clock)
+    store = open_online(patient(url), clock=clock)
     store.write({b"a": b"1"})
     assert store.get([b"a"]) == (instant_of(datetime(2001, 2, 3, tzinfo=UTC)), [b"1"])
     clock.advance(timedelta(seconds=5))
@@ -222,7 +223,7 @@ def test_guarded_writers_lose_no_update(store: OnlineStore) -> None:
 def test_processes_lose_no_update(store: OnlineStore, url: str, prefix_of_all: str) -> None:
     """The same between processes, while this one reads: counter and copy are always equal."""
     store.write({b"p:counter": b"0", b"p:copy": b"0"})
-    processes = [start_writer("count", url, f"{prefix_of_all}p:", 60) for _ in range(2)]
+    processes = [start_writer("count", patient(url), f"{prefix_of_all}p:", 60) for _ in range(2)]
     while any(process.poll() is None for process in processes):
         counter, copy = store.get([b"p:counter", b"p:copy"]).values
         assert counter == copy
@@ -237,7 +238,7 @@ def test_a_killed_writer_leaves_whole_batches(store: OnlineStore, url: str, pref
     """Whenever a writing process is killed, all keys bear one stamp, and others can write on."""
     keys = [b"s:%06d" % index for index in range(5000)]
     for turn, delay in enumerate((0.0, 0.013, 0.031)):
-        process = start_writer("stamp", url, f"{prefix_of_all}s:", len(keys), f"w{turn}")
+        process = start_writer("stamp", patient(url), f"{prefix_of_all}s:", len(keys), f"w{turn}")
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(delay)

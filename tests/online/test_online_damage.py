@@ -20,7 +20,7 @@ from featurestore.online import Guard, OnlineStore, open_online
 from featurestore.online.coalesce import CoalescingReader
 from featurestore.online.value_checksums import MARK, opened, read_past_damage, sealed
 from tests.damage import flipped, places
-from tests.servers import RedisServer
+from tests.servers import RedisServer, patient
 
 PREFIX = b"project:\1\2\3\4\5\6\7\0r"
 
@@ -118,7 +118,7 @@ def test_a_key_that_changed_answers_for_no_other(tmp_path: Path) -> None:
 
 def test_damage_in_redis() -> None:
     """A value that changed is an error that names its key, in `get` and in a guard; others are read on."""
-    with RedisServer() as server, closing(open_online(server.url)) as store, server.client() as client:
+    with RedisServer() as server, closing(open_online(patient(server.url))) as store, server.client() as client:
         store.write({b"a": b"one", b"b": b"two", b"c": b""})
         stored = client.get(b"a")
         for bit in range(8 * len(stored)):
@@ -140,7 +140,7 @@ def test_damage_in_redis() -> None:
 
 def test_who_shares_a_round_trip_with_damage_is_answered() -> None:
     """Of those who read together only the one who asked for the damaged key has the error."""
-    with RedisServer() as server, closing(open_online(server.url)) as store, server.client() as client:
+    with RedisServer() as server, closing(open_online(patient(server.url))) as store, server.client() as client:
         store.write({b"%d" % number: b"value" for number in range(20)})
         client.set(b"7", client.get(b"6"))
 
@@ -168,7 +168,7 @@ def test_values_of_a_version_without_checksums(
             values = env.open_db(b"keys.v1", transaction)
             for name, value in older.items():
                 transaction.put(name, value, db=values)
-        store = open_online(url)
+        store = open_online(patient(url))
     assert store.get([*older, b"mine"]).values == [*older.values(), None]
     assert store.write({b"lease": b"renewed"}, guard=Guard(b"lease", older[b"lease"]))
     assert store.get([*older]).values == [older[b"record"], b"renewed", older[b"state"]]

@@ -19,7 +19,7 @@ from featurestore.clock import ManualClock, to_datetime
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from tests.ports import free_port
-from tests.servers import Front, RedisServer, certificate
+from tests.servers import Front, RedisServer, certificate, patient
 
 SECRET = "p@ss:w/rd?#%1"
 
@@ -65,8 +65,8 @@ def shown(error: BaseException | None) -> str:
 def test_a_get_is_one_command_for_the_time_and_one_for_all_keys(redis_url: str) -> None:
     """TIME, then MGET; with an injected clock MGET alone; the eviction policy is asked for once."""
     with (
-        closing(open_online(redis_url)) as store,
-        closing(open_online(redis_url, clock=ManualClock(to_datetime(0)))) as still,
+        closing(open_online(patient(redis_url))) as store,
+        closing(open_online(patient(redis_url), clock=ManualClock(to_datetime(0)))) as still,
     ):
         store.get([b"a"])
         still.get([b"a"])
@@ -83,10 +83,10 @@ def test_a_get_of_more_keys_than_one_command_takes_is_one_transaction(
     """So that what is read first and what is read last are of one moment."""
     monkeypatch.setattr("featurestore.online.redis_server.COMMAND_KEYS", 2)
     keys = [b"many %d" % n for n in range(5)]
-    with closing(open_online(redis_url)) as store:
+    with closing(open_online(patient(redis_url))) as store:
         store.write({key: key for key in keys[:-1]})
         for clock, time_ in ((None, ["TIME"]), (ManualClock(to_datetime(7)), [])):
-            with closing(open_online(redis_url, clock=clock)) as reader:
+            with closing(open_online(patient(redis_url), clock=clock)) as reader:
                 reader.get([])
                 with monitored(redis_url) as seen:
                     reading = reader.get(keys)
@@ -97,7 +97,7 @@ def test_a_get_of_more_keys_than_one_command_takes_is_one_transaction(
 
 def test_the_right_password_opens_and_is_never_shown(guarded: RedisServer) -> None:
     """A password of any characters works from a URL, and neither repr nor str has it."""
-    with closing(open_online(guarded.url)) as store:
+    with closing(open_online(patient(guarded.url))) as store:
         store.write({b"a": b"1"})
         assert store.get([b"a"]).values == [b"1"]
         assert repr(store) == f"RedisStore('redis://127.0.0.1:{guarded.port}/0')"
@@ -107,7 +107,7 @@ def test_the_right_password_opens_and_is_never_shown(guarded: RedisServer) -> No
 @pytest.mark.parametrize("password", ["wr0ng", ""])
 def test_a_wrong_password_is_refused_at_once(guarded: RedisServer, password: str) -> None:
     """A wrong or missing password is an error that no retry helps, and that shows no password."""
-    store = open_online(guarded.url_with(password=password))
+    store = open_online(patient(guarded.url_with(password=password)))
     for use in (lambda: store.get([b"a"]), lambda: store.write({b"a": b"1"}), lambda: list(store.scan(b""))):
         with pytest.raises(OnlineStoreError, match=rf"127\.0\.0\.1:{guarded.port}/0 refused the user") as caught:
             use()
@@ -119,7 +119,7 @@ def test_a_wrong_password_is_refused_at_once(guarded: RedisServer, password: str
 def test_a_server_that_quotes_the_password_is_not_repeated() -> None:
     """Without its AUTH command, a server answers with the arguments; the message leaves the password out."""
     with RedisServer(rename_command='AUTH" "') as server:
-        store = open_online(server.url_with(password="plain-s3cret"))
+        store = open_online(patient(server.url_with(password="plain-s3cret")))
         with pytest.raises(OnlineStoreError, match=r"\*\*\*") as caught:
             store.get([b"a"])
         assert "plain-s3cret" not in shown(caught.value)
@@ -129,7 +129,7 @@ def test_a_server_that_quotes_the_password_is_not_repeated() -> None:
 @pytest.mark.parametrize("use", ["get", "write", "scan"])
 def test_a_server_that_evicts_is_refused(use: str) -> None:
     """The error names maxmemory-policy, what it is and how to set it; set right, the same store works."""
-    with RedisServer(maxmemory_policy="allkeys-lru") as server, closing(open_online(server.url)) as store:
+    with RedisServer(maxmemory_policy="allkeys-lru") as server, closing(open_online(patient(server.url))) as store:
         calls = {"get": lambda: store.get([b"a"]), "write": lambda: store.write({}), "scan": lambda: store.scan(b"")}
         with pytest.raises(OnlineStoreError, match="maxmemory-policy allkeys-lru.*CONFIG SET maxmemory-policy noevict"):
             calls[use]()
@@ -143,7 +143,7 @@ def test_where_config_is_forbidden_info_tells_the_policy(policy: str) -> None:
     """Hosted servers have no CONFIG; the check is made all the same."""
     with (
         RedisServer(maxmemory_policy=policy, rename_command='CONFIG" "') as server,
-        closing(open_online(server.url)) as store,
+        closing(open_online(patient(server.url))) as store,
     ):
         if policy == "noeviction":
             assert store.get([b"a"]).values == [None]
@@ -158,7 +158,7 @@ def test_the_documented_permissions_are_enough() -> None:
     with RedisServer() as server:
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "small", "on", ">pw", "~*", *(f"+{name}" for name in needed))
-        with closing(open_online(f"redis://small:pw@127.0.0.1:{server.port}")) as store:
+        with closing(open_online(patient(f"redis://small:pw@127.0.0.1:{server.port}"))) as store:
             assert store.write({b"a": b"1", b"b": None}, guard=Guard(b"a", None)) is True
             assert store.write({b"a": b"2"}, guard=Guard(b"a", None)) is False
             assert store.get([b"a"]).values == [b"1"]
@@ -170,14 +170,14 @@ def test_a_user_without_permission_is_told_which() -> None:
     with RedisServer() as server:
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "small", "on", ">pw", "~*", "+@all", "-info", "-config")
-        with closing(open_online(f"redis://small:pw@127.0.0.1:{server.port}")) as store:
+        with closing(open_online(patient(f"redis://small:pw@127.0.0.1:{server.port}"))) as store:
             with pytest.raises(OnlineStoreError, match="refused the user, the password or a permission.*info"):
                 store.get([b"a"])
 
 
 def test_a_full_server_refuses_the_whole_batch() -> None:
     """With no memory left nothing of a batch is written, deletes included."""
-    with RedisServer() as server, closing(open_online(server.url)) as store, server.client() as client:
+    with RedisServer() as server, closing(open_online(patient(server.url))) as store, server.client() as client:
         store.write({b"old": b"1"})
         client.config_set("maxmemory", "1000000")
         large = {b"old": None} | {b"%d" % index: b"v" * 1000 for index in range(3000)}
@@ -190,7 +190,7 @@ def test_a_full_server_refuses_the_whole_batch() -> None:
 
 def test_a_value_of_another_type_is_an_error(redis_url: str) -> None:
     """A guard on a key that somebody made a list is refused with the server's words, and the connection lives on."""
-    with closing(open_online(f"{redis_url}?pool_size=1")) as store, redis.Redis.from_url(redis_url) as client:
+    with closing(open_online(patient(f"{redis_url}?pool_size=1"))) as store, redis.Redis.from_url(redis_url) as client:
         client.delete("list")
         client.rpush("list", "x")
         with pytest.raises(OnlineStoreError, match="WRONGTYPE"):
@@ -205,7 +205,7 @@ def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
         RedisServer(password=SECRET) as server,
         closing(open_online(f"{server.url}?timeout=120&retries=1000")) as store,
     ):
-        impatient = open_online(f"{server.url}?retries=0")
+        impatient = open_online(patient(f"{server.url}?retries=0"))
         store.write({b"a": b"1"})
         impatient.get([])
         server.stop()
@@ -230,7 +230,7 @@ def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
 
 def refusal(url: str) -> str:
     """Why nothing can be written to a server."""
-    with closing(open_online(url)) as store, pytest.raises(OnlineStoreError) as caught:
+    with closing(open_online(patient(url))) as store, pytest.raises(OnlineStoreError) as caught:
         store.write({b"a": b"1", b"b": b"2"})
     assert url in str(caught.value)
     return str(caught.value)
@@ -324,7 +324,7 @@ def test_a_pool_without_a_free_connection_says_so() -> None:
 
 def test_threads_share_a_small_pool(redis_url: str) -> None:
     """Eight threads on two connections all get their own answers."""
-    with closing(open_online(f"{redis_url}?pool_size=2")) as store:
+    with closing(open_online(patient(f"{redis_url}?pool_size=2"))) as store:
         store.write({b"%d" % index: b"v%d" % index for index in range(8)})
         wrong = []
 
@@ -342,7 +342,7 @@ def test_threads_share_a_small_pool(redis_url: str) -> None:
 def test_a_scan_that_loses_its_connection_starts_over(redis_url: str) -> None:
     """No key is missed, though the connection breaks between batches."""
     port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
-    with Front(port) as front, closing(open_online(f"redis://127.0.0.1:{front.port}")) as store:
+    with Front(port) as front, closing(open_online(patient(f"redis://127.0.0.1:{front.port}"))) as store:
         keys = {b"scan:%d" % index for index in range(3000)}
         store.write(dict.fromkeys(keys, b""))
         found = set()
@@ -358,12 +358,12 @@ def test_tls(redis_url: str, tmp_path: Path) -> None:
     port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
     pem = certificate(tmp_path)
     with Front(port, certificate=pem) as front:
-        with closing(open_online(f"rediss://127.0.0.1:{front.port}?ca_file={pem}")) as store:
+        with closing(open_online(patient(f"rediss://127.0.0.1:{front.port}?ca_file={pem}"))) as store:
             store.write({b"tls:%d" % index: b"v" * 1000 for index in range(500)})
             assert store.get([b"tls:499", b"tls:500"]).values == [b"v" * 1000, None]
             assert sum(map(len, store.scan(b"tls:"))) == 500
             assert repr(store) == f"RedisStore('rediss://127.0.0.1:{front.port}/0')"
-        with closing(open_online(f"rediss://127.0.0.1:{front.port}")) as store:
+        with closing(open_online(patient(f"rediss://127.0.0.1:{front.port}"))) as store:
             with pytest.raises(OnlineStoreError, match=r"over TLS.*\?ca_file=") as caught:
                 store.get([b"a"])
             assert caught.value.retry is False
@@ -374,7 +374,7 @@ def test_tls_takes_the_certificate_of_no_other_host(redis_url: str, tmp_path: Pa
     pem = certificate(tmp_path)
     with (
         Front(int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0]), certificate=pem) as front,
-        closing(open_online(f"rediss://localhost:{front.port}?ca_file={pem}")) as store,
+        closing(open_online(patient(f"rediss://localhost:{front.port}?ca_file={pem}"))) as store,
         pytest.raises(OnlineStoreError, match="over TLS"),
     ):
         store.get([b"a"])
@@ -386,16 +386,16 @@ def test_tls_shows_a_certificate_of_the_client(redis_url: str, tmp_path: Path) -
     port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
     with Front(port, certificate=pem, client_ca=pem) as front:
         url = f"rediss://127.0.0.1:{front.port}?ca_file={pem}"
-        with closing(open_online(f"{url}&cert_file={pem}&key_file={pem}")) as store:
+        with closing(open_online(patient(f"{url}&cert_file={pem}&key_file={pem}"))) as store:
             store.write({b"mtls": b"v"})
             assert store.get([b"mtls"]).values == [b"v"]
-        with closing(open_online(url)) as store, pytest.raises(OnlineStoreError):
+        with closing(open_online(patient(url))) as store, pytest.raises(OnlineStoreError):
             store.get([b"mtls"])
 
 
 def test_databases_are_apart(redis_url: str) -> None:
     """The number at the end of the URL chooses the database."""
-    with closing(open_online(redis_url)) as zero, closing(open_online(redis_url[:-1] + "3")) as three:
+    with closing(open_online(patient(redis_url))) as zero, closing(open_online(patient(redis_url[:-1] + "3"))) as three:
         zero.write({b"a": b"0"})
         three.write({b"a": b"3"})
         assert (zero.get([b"a"]).values, three.get([b"a"]).values) == ([b"0"], [b"3"])
@@ -405,7 +405,7 @@ def test_databases_are_apart(redis_url: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_handle_works_on_both_sides_of_a_fork(redis_url: str) -> None:
     """A child makes connections of its own."""
-    with closing(open_online(redis_url)) as store:
+    with closing(open_online(patient(redis_url))) as store:
         store.write({b"a": b"parent"})
         pid = os.fork()
         if pid == 0:

@@ -14,7 +14,7 @@ from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online import Guard, open_online
 from tests.online.test_online_redis import monitored, shown
 from tests.ports import free_port
-from tests.servers import RedisCluster, RedisSentinel, certificate
+from tests.servers import RedisCluster, RedisSentinel, certificate, patient
 
 PATIENT = "?timeout=60&connect_timeout=60"
 
@@ -158,7 +158,7 @@ def test_a_primary_that_no_sentinel_knows_is_told(redis_sentinel: RedisSentinel)
 
 def test_a_connection_is_made_to_no_replica(redis_sentinel: RedisSentinel) -> None:
     """Where Sentinels name one, they do not know better yet: the store cannot be reached, and nothing old is read."""
-    with closing(open_online(f"{redis_sentinel.url}?retries=0")) as store:
+    with closing(open_online(f"{redis_sentinel.url}{PATIENT}&retries=0")) as store:
         store._primary = lambda seconds: ("127.0.0.1", redis_sentinel.replica.port)  # type: ignore[attr-defined]
         store._server = store._first_server()  # type: ignore[attr-defined]
         for _ in range(2):
@@ -182,7 +182,7 @@ def untrusted(url: str) -> None:
 def test_a_cluster_over_tls(tmp_path: Path) -> None:
     """Each of its servers is asked over TLS, at the addresses that they tell of."""
     with RedisCluster(password="hush", certificate=certificate(tmp_path)) as cluster:
-        with closing(open_online(cluster.url)) as store:
+        with closing(open_online(patient(cluster.url))) as store:
             tags = tags_of(cluster)
             keys = [b"tls:%s:%d" % (tag, number) for tag in tags for number in range(20)]
             for tag in tags:
@@ -196,7 +196,7 @@ def test_a_cluster_over_tls(tmp_path: Path) -> None:
 def test_sentinels_and_a_fail_over_over_tls(tmp_path: Path) -> None:
     """The Sentinel, the primary, and the replica that takes its place are all asked over TLS."""
     with RedisSentinel(password="hush", certificate=certificate(tmp_path)) as servers:
-        with closing(open_online(servers.url)) as store:
+        with closing(open_online(patient(servers.url))) as store:
             assert store.write({b"before": b"v"})
             with servers.primary.client() as client:
                 assert client.wait(1, 0) == 1
