@@ -19,6 +19,7 @@ from featurestore.durable.forks import mutex
 from featurestore.errors import MissingPackageError, UnauthenticatedError
 from featurestore.hidden import hidden
 from featurestore.settings import JwtConfig
+from featurestore.timed_opener import timed_opener
 
 try:
     import jwt
@@ -33,7 +34,7 @@ KEY_SET_BYTES = 1 << 20
 """Bytes of a key set; a longer one is refused."""
 
 FETCH_SECONDS = 5.0
-"""Seconds for which the issuer is waited for."""
+"""Seconds for which the issuer is waited for until it is connected, and then until it has answered."""
 
 REFETCH_SECONDS = 10.0
 """Seconds between two fetches that tokens with unknown keys cause, whatever clients send."""
@@ -251,7 +252,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _fetched(url: str) -> object:
-    opener = urllib.request.build_opener(_NoRedirect)
+    opener = timed_opener(_NoRedirect)
     request = urllib.request.Request(url, headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310 - the scheme was looked at
     try:
         with opener.open(request, timeout=FETCH_SECONDS) as answer:

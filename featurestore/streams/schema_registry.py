@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from http.client import HTTPException, IncompleteRead
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 from featurestore.errors import BrokerError, BrokerUnavailableError, ConfigError, PushError
 from featurestore.hidden import hidden
+from featurestore.timed_opener import timed_opener
 
 URL, USER = "schema.registry.url", "schema.registry.basic.auth.user.info"
 SECONDS = 10.0
-"""How long it may take to answer."""
+"""How long it may take to be connected, and then to answer."""
 
 MOST_BYTES = 16 << 20
 """Bytes that an answer may have."""
@@ -68,8 +70,11 @@ class SchemaRegistry:
     def _get(self, path: str, number: int) -> Any:
         request = Request(self._url + path, headers=self._headers)  # noqa: S310 - http or https alone, see above
         try:
-            with urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-                return json.loads(answer.read(MOST_BYTES))
+            with timed_opener().open(request, timeout=SECONDS) as answer:
+                data = answer.read(MOST_BYTES)
+                if answer.length and len(data) < MOST_BYTES:  # which http.client takes for the whole
+                    raise IncompleteRead(data, answer.length)
+            return json.loads(data)
         except HTTPError as error:
             error.close()
             if error.code == 404 and number >= 0:
@@ -83,7 +88,7 @@ class SchemaRegistry:
             raise BrokerError(
                 f"{self._where}: the schema registry {self._name} answers {error.code} to {path}"
             ) from None
-        except (URLError, OSError) as error:
+        except (URLError, OSError, HTTPException) as error:
             raise BrokerUnavailableError(
                 f"{self._where}: the schema registry {self._name} cannot be reached: {getattr(error, 'reason', error)}"
             ) from None

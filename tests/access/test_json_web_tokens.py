@@ -25,6 +25,7 @@ from featurestore.access.reread import waited
 from featurestore.errors import AccessUnavailableError, UnauthenticatedError
 from featurestore.settings import JwtConfig
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey, unsigned
+from tests.servers import Front
 
 KEY = SigningKey("k1")
 
@@ -184,6 +185,14 @@ def test_a_token_without_a_key_s_id_is_taken_where_there_is_one_key(issuer: KeyS
     assert waited(tokens_of(issuer.url).principal(text)).name == "jwt:ann"
     issuer.keys.append(SigningKey("k2"))
     assert why(tokens_of(issuer.url), text) == "its key is not one that its issuer publishes"
+
+
+def test_an_issuer_that_answers_byte_by_byte_is_given_up(issuer: KeySetServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the last of them long after the issuer was to have answered."""
+    monkeypatch.setattr("featurestore.access.json_web_tokens.FETCH_SECONDS", 0.5)
+    port = int(issuer.url.rpartition(":")[2].partition("/")[0])
+    with Front(port) as front, front.trickling(0.05), pytest.raises(AccessUnavailableError, match="does not answer"):
+        waited(tokens_of(f"http://127.0.0.1:{front.port}/keys").principal(KEY.token()))
 
 
 def test_a_new_key_is_fetched_once_and_whatever_clients_send_no_more_often(
