@@ -21,7 +21,6 @@ from featurestore.bound import BoundToProcess
 from featurestore.clock import Clock, reader
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online.contract import Guard, Reading
-from featurestore.online.pool import Deadline
 from featurestore.online.redis_server import (
     REFUSED,
     SILENT,
@@ -36,6 +35,7 @@ from featurestore.online.redis_server import (
     transaction,
 )
 from featurestore.online.redis_url import parse_redis_url
+from featurestore.online.timed_connection import Deadline, TimedConnection, TimedTlsConnection
 from featurestore.online.value_checksums import opened
 from featurestore.plurals import plural
 
@@ -91,13 +91,20 @@ class RedisStore(BoundToProcess):
     def _first_server(self) -> RedisServer:
         """The one server."""
         host, port = self._place.addresses[0]
-        return self._server_with(redis.SSLConnection if self._place.tls else redis.Connection, host=host, port=port)
+        return self._server_with(self._connection_class, host=host, port=port)
+
+    @property
+    def _connection_class(self) -> type[TimedConnection]:
+        return TimedTlsConnection if self._place.tls else TimedConnection
 
     def _server_with(self, connection_class: Any, **more: Any) -> RedisServer:
         return RedisServer(
-            self._where, connection_class, {**self._place.connection, **more}, connect=self._connect_timeout,
-            size=self._pool_size, wait=self._pool_timeout,
-        )  # fmt: skip
+            self._where,
+            connection_class,
+            {**self._place.connection, **more},
+            size=self._pool_size,
+            wait=self._pool_timeout,
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self._name}')"

@@ -18,10 +18,10 @@ from redis.exceptions import AskError, ClusterError, ReadOnlyError, TryAgainErro
 from featurestore.clock import Clock
 from featurestore.errors import OnlineStoreError, OnlineUnavailableError
 from featurestore.online.contract import Guard
-from featurestore.online.pool import Deadline
 from featurestore.online.redis import RedisStore, parsed
 from featurestore.online.redis_server import SILENT, RedisServer, pack, reading, replies_of
 from featurestore.online.redis_url import Address
+from featurestore.online.timed_connection import Deadline
 
 _SLOTS = pack(("CLUSTER", "SLOTS"))
 _NODES = pack(("CLUSTER", "NODES"))
@@ -50,8 +50,8 @@ class ClusterStore(RedisStore):
     def _server_at(self, address: Address) -> RedisServer:
         found = self._servers.get(address)
         if found is None:  # where two threads make one, both take the first
-            kind, (host, port) = redis.SSLConnection if self._place.tls else redis.Connection, address
-            found = self._servers.setdefault(address, self._server_with(kind, host=host, port=port))
+            host, port = address
+            found = self._servers.setdefault(address, self._server_with(self._connection_class, host=host, port=port))
         return found
 
     def close(self) -> None:
@@ -204,7 +204,7 @@ def _asked_at_once(
         for server, groups in asked:
             now_asked = server
             for keys in groups:
-                replies = replies_of(taken[server], len(reading(keys, clock=clock)), deadline)
+                replies = replies_of(taken[server], len(reading(keys, clock=clock)))
                 found.append(parsed(replies, len(keys), clock=clock))
             waiting.remove(server)
             server.judge(None, deadline)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from featurestore.online.redis import RedisStore
-from featurestore.online.redis_server import RedisServer
+from featurestore.online.redis_server import SILENT, RedisServer
 from featurestore.online.redis_url import Address
+from featurestore.online.timed_connection import WITHOUT_LIBRARY, Deadline, TimedConnection, TimedTlsConnection
 
 NO_PRIMARY = "the server at {}:{} is a replica, and the Sentinels do not say yet which is the primary"
 
 
-class _PrimaryConnection(redis.Connection):  # type: ignore[misc]
-    """A connection to whichever server is the primary when it is made. primary: says which, within so many seconds."""
+class _PrimaryConnection(TimedConnection):
+    """A connection to whichever server is the primary when it is made. primary: says which, within a part of a deadline."""
 
-    def __init__(self, *, primary: Callable[[float], Address], **options: Any) -> None:
+    def __init__(self, *, primary: Callable[[Deadline], Address], **options: Any) -> None:
         super().__init__(**options)
         self._primary = primary
 
@@ -30,7 +27,7 @@ class _PrimaryConnection(redis.Connection):  # type: ignore[misc]
         """Connect where that is not so; ConnectionError where there is no primary, or it is one no more."""
         if self._sock is not None:
             return
-        self.host, self.port = self._primary(self.socket_timeout)
+        self.host, self.port = self._primary(self.deadline)
         try:
             super().connect()
             self.send_command("ROLE")
@@ -41,7 +38,7 @@ class _PrimaryConnection(redis.Connection):  # type: ignore[misc]
             raise
 
 
-class _PrimaryTlsConnection(_PrimaryConnection, redis.SSLConnection):  # type: ignore[misc]
+class _PrimaryTlsConnection(_PrimaryConnection, TimedTlsConnection):
     pass
 
 
@@ -56,27 +53,47 @@ class SentinelStore(RedisStore):
         kind = _PrimaryTlsConnection if self._place.tls else _PrimaryConnection
         return self._server_with(kind, primary=self._primary)
 
-    def _primary(self, seconds: float) -> Address:
-        """The address of the primary, by the first Sentinel that knows it. seconds: for them all, and the primary."""
-        addresses, options = self._place.addresses, self._place.options
-        each = min(self._connect_timeout, seconds / (2 * len(addresses) + 2))
+    def _primary(self, deadline: Deadline) -> Address:
+        """The address of the primary, by the first Sentinel that knows it; ConnectionError where none does. Each has a share of the time,
+        and so has the primary."""
+        addresses, options, said = self._place.addresses, self._place.options, []
+        each = min(self._connect_timeout, deadline.left() / (len(addresses) + 1))
         words: dict[str, Any] = {
             **{name: value for name, value in self._place.connection.items() if name.startswith("ssl_")},
-            **({"ssl": True} if self._place.tls else {}),
             "username": options.get("sentinel_username"),
             "password": options.get("sentinel_password"),
-            "socket_timeout": each,
             "socket_connect_timeout": each,
             "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
+            **WITHOUT_LIBRARY,
         }
-        with ExitStack() as closing:
-            sentinels = Sentinel(list(addresses), sentinel_kwargs=words)
-            for one in sentinels.sentinels:
-                closing.callback(one.close)
-            host, port = sentinels.discover_master(self._place.service)
-        return str(host), int(port)
+        for host, port in addresses:
+            sentinel = self._connection_class(host=host, port=port, **words)
+            try:
+                sentinel.bring_up(Deadline(each, begun=deadline.begun))
+                sentinel.send_command("SENTINEL", "MASTERS")
+                found = _primary_of(sentinel.read_response(), self._place.service)
+            except SILENT as error:
+                said.append(f"{host}:{port}: {error}")
+            else:
+                if found is not None:
+                    return found
+            finally:
+                sentinel.disconnect()
+        heard = f": {'; '.join(said)}" if said else ""
+        raise redis.ConnectionError(f"no Sentinel knows where the primary '{self._place.service}' is{heard}")
 
     def _is_passing(self, error: Exception) -> bool:
         """A primary that has become a replica is left for the next one."""
         return isinstance(error, ReadOnlyError) or super()._is_passing(error)
+
+
+def _primary_of(told: Sequence[Sequence[bytes]], service: str) -> Address | None:
+    """The address of a service's primary, as SENTINEL MASTERS tells: name and value by turns, for each service. None where it is not
+    there, or the Sentinel takes it for gone."""
+    for about in told:
+        state = dict(zip(about[::2], about[1::2], strict=True))
+        if state[b"name"] == service.encode():
+            flags = state[b"flags"].split(b",")
+            if b"master" in flags and b"s_down" not in flags and b"o_down" not in flags:
+                return state[b"ip"].decode(), int(state[b"port"])
+    return None

@@ -16,7 +16,8 @@ from redis.exceptions import AuthorizationError, NoPermissionError
 
 from featurestore.online.breaker import Breaker
 from featurestore.online.contract import Guard
-from featurestore.online.pool import Deadline, Pool, brought_up
+from featurestore.online.pool import Pool
+from featurestore.online.timed_connection import Deadline
 from featurestore.online.value_checksums import opened_one, sealed
 
 T = TypeVar("T")
@@ -64,13 +65,13 @@ class PolicyError(Exception):
 
 
 class RedisServer:
-    """A server by its connections. where: the store's name, in messages; options: those of a connection; connect: seconds that the network
-    may take to make one, at most; size, wait: connections at most, and seconds to wait for a free one."""
+    """A server by its connections. where: the store's name, in messages; options: those of a connection; size, wait: connections at most, and seconds
+    to wait for a free one."""
 
     def __init__(
-        self, where: str, connection_class: Any, options: Mapping[str, Any], *, connect: float, size: int, wait: float
+        self, where: str, connection_class: Any, options: Mapping[str, Any], *, size: int, wait: float
     ) -> None:
-        self._where, self._class, self._options, self._connect = where, connection_class, dict(options), connect
+        self._where, self._class, self._options = where, connection_class, dict(options)
         self.pool: Any = Pool(max_connections=size, timeout=wait, connection_class=connection_class, **options)
         self._breaker = Breaker()
         self._check_at = 0.0  # by the monotonic clock; at the first use
@@ -94,7 +95,7 @@ class RedisServer:
 
     def taken(self, deadline: Deadline) -> Any:
         """A connection, to be given back by `released`."""
-        return self.pool.take(deadline, connect=self._connect)
+        return self.pool.take(deadline)
 
     def released(self, connection: Any) -> None:
         """A connection that is not used any more."""
@@ -112,7 +113,7 @@ class RedisServer:
         """The next cursor and keys of a scan, over `own_connection`."""
         self.admit(deadline)
         try:
-            brought_up(connection, deadline, connect=self._connect)
+            connection.bring_up(deadline)
             connection.send_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_KEYS)
             following, keys = connection.read_response()
         except BaseException as error:
@@ -141,7 +142,7 @@ class RedisServer:
         connection = self.taken(deadline)
         try:
             connection.send_packed_command((request,))
-            return replies_of(connection, replies, deadline)
+            return replies_of(connection, replies)
         except BaseException:
             connection.disconnect()  # replies to this request may still come
             raise
@@ -164,11 +165,11 @@ class RedisServer:
         sent = False
         try:
             while True:
-                if guard is not None and not self._watch(connection, guard, deadline):
+                if guard is not None and not self._watch(connection, guard):
                     return False
                 connection.send_packed_command((batch,))
                 sent = True
-                results = replies_of(connection, replies, deadline)[-1]
+                results = replies_of(connection, replies)[-1]
                 if results is not None:
                     return _all_done(results)
                 sent = False  # the guard key was written since it was looked at; it may hold the same value
@@ -183,13 +184,13 @@ class RedisServer:
         finally:
             self.released(connection)
 
-    def _watch(self, connection: Any, guard: Guard, deadline: Deadline) -> bool:
+    def _watch(self, connection: Any, guard: Guard) -> bool:
         """Watch the guard key and say whether it holds; where it does not, stop watching."""
         connection.send_packed_command((pack(("WATCH", guard.key)) + pack(("GET", guard.key)),))
-        if opened_one(guard.key, replies_of(connection, 2, deadline)[1], where=self._where) == guard.value:
+        if opened_one(guard.key, replies_of(connection, 2)[1], where=self._where) == guard.value:
             return True
         connection.send_packed_command((_UNWATCH,))
-        replies_of(connection, 1, deadline)
+        replies_of(connection, 1)
         return False
 
     def check(self, deadline: Deadline) -> None:
@@ -223,13 +224,9 @@ def is_tls_fault(error: BaseException) -> bool:
     return isinstance(fault, ssl.SSLError) and not isinstance(fault, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
-def replies_of(connection: Any, count: int, deadline: Deadline) -> list[Any]:
-    """The next replies, each waited for no longer than what is left."""
-    found = []
-    for _ in range(count):
-        deadline.limit(connection)
-        found.append(connection.read_response())
-    return found
+def replies_of(connection: Any, count: int) -> list[Any]:
+    """The next replies."""
+    return [connection.read_response() for _ in range(count)]
 
 
 def transaction(puts: Mapping[bytes, bytes | None]) -> tuple[bytes, int]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from featurestore.errors import ConfigError
-from featurestore.online.pool import WITH_REDIRECTIONS, WITHOUT_LIBRARY
+from featurestore.online.timed_connection import WITH_REDIRECTIONS, WITHOUT_LIBRARY
 from featurestore.online.url import Parser, file_path, parse_options, seconds, whole_number
 
 Address = tuple[str, int]

@@ -11,10 +11,10 @@ import redis
 
 from featurestore.errors import OnlineUnavailableError
 from featurestore.online import Guard, open_online
-from featurestore.online.pool import Deadline
 from featurestore.online.redis import RedisStore
 from featurestore.online.redis_server import UnansweredError
-from tests.servers import Front
+from featurestore.online.timed_connection import Deadline
+from tests.servers import Front, patient
 
 ONCE = "timeout=60&retries=1"
 
@@ -80,7 +80,7 @@ class Scripted(RedisStore):
 )
 def test_what_is_sent_again(redis_url: str, script: list[str], changes_guard: bool, outcome: bool | str) -> None:
     """A batch that surely did not arrive is sent again; one that may have only if its guard key changes with it."""
-    with redis.Redis.from_url(redis_url) as client, closing(Scripted(redis_url, list(script))) as store:
+    with redis.Redis.from_url(redis_url) as client, closing(Scripted(patient(redis_url), list(script))) as store:
         client.flushall()
         batch = {b"g" if changes_guard else b"h": b"1"}
         if outcome is True:
@@ -96,7 +96,7 @@ def test_what_is_sent_again(redis_url: str, script: list[str], changes_guard: bo
 
 def test_a_guard_key_that_is_rewritten_with_its_own_value_still_holds(redis_url: str) -> None:
     """Between the look at a guard and the batch somebody puts the same value again: the batch is applied."""
-    with redis.Redis.from_url(redis_url) as client, closing(open_online(redis_url)) as store:
+    with redis.Redis.from_url(redis_url) as client, closing(open_online(patient(redis_url))) as store:
         client.set("g", "1")
         stop = threading.Event()
 
