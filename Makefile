@@ -77,9 +77,10 @@ $(BROWSER)/.installed: pyproject.toml constraints.txt tests/browser/environments
 
 environments: $(STAMP) $(LOWEST)/.installed $(PLATFORMS)/.installed $(BROWSER)/.installed $(APART)
 
-# ONLY="tests/platforms/test_databricks.py": these suites alone. In one process: some libraries take half a minute to import.
+# ONLY="tests/platforms/test_databricks.py": these suites alone. Whole in two processes, of which each imports what its files need: most of
+# the time one waits for what others have started.
 test-platforms: $(PLATFORMS)/.installed $(APART)
-	DRAWS_PERCENT=20 $(PLATFORMS)/bin/python -m pytest -n 0 $(or $(ONLY),tests/platforms)
+	DRAWS_PERCENT=20 $(PLATFORMS)/bin/python -m pytest -n $(if $(ONLY),0,2) $(or $(ONLY),tests/platforms)
 
 # In one process: one browser and one server are enough. Where there is no browser, it fails and says how one is had.
 test-browser: $(BROWSER)/.installed

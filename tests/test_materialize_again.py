@@ -115,6 +115,31 @@ def before_each_write(world: World, look: Callable[[int], None], monkeypatch: py
     monkeypatch.setattr(world.store.online, "write", watched)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_an_instant_that_another_run_completes_meanwhile_is_nothing_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    """Between the moment in which it is found due and the one in which it would be begun. Who wants all keys computed is told."""
+    offline, runs = world.store._project.offline, []
+    with FeatureStore(world.folder, clock=world.clock) as other:
+        see = offline.see
+
+        def seen(*said: Any, **words: Any) -> Any:
+            if not runs:
+                runs.extend(other.materialize(progress=False))
+            return see(*said, **words)
+
+        monkeypatch.setattr(offline, "see", seen)
+        if full:
+            with pytest.raises(MaterializeError, match="another run changed what is complete meanwhile; run again"):
+                world.store.materialize(full=True, progress=False)
+        else:
+            assert world.store.materialize(progress=False) == []
+        assert runs
+        world.clock.advance(HOUR)
+        assert len(world.store.materialize(progress=False)) == 1
+
+
 def test_what_is_served_is_computed_again(world: World) -> None:
     """A corrected file changes nothing until a full run; then serving says what training says, and the audit that it was
     rewritten. The hours after it go on as always, and a second correction is like the first."""
