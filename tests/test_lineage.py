@@ -28,6 +28,7 @@ from featurestore import (
     on_demand,
 )
 from featurestore.errors import NotFoundError
+from featurestore.reports.lineage import uses
 from featurestore.reports.lineage.lineage import Lineage
 from featurestore.types import Bool, Float64, String, Timestamp
 
@@ -281,3 +282,34 @@ def test_forms_hold_the_same_graph(store: FeatureStore) -> None:
         assert all(node.name.split(".")[-1] in form for node in found.nodes.values())
     assert "hour(&quot;at&quot;) &gt; 6" in found._repr_html_()
     assert str(found).count("(see above)") == 1  # the time, which the derived column reads too
+
+
+def test_of_other_services_nothing_is_read(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a service, and of what only it is made of, neither the log, nor the online store, nor the frames of others are looked at."""
+    store.materialize(progress=False)
+    asked = {"origin": "JFK", "dest": "JFK", "scale": 2.0}
+    store.get_online_features([asked], "trip")
+    store.get_online_features([{"airport": "JFK"}], "crowd")
+    frame(store, "trip", tmp_path / "trip.parquet", **asked)
+    frame(store, "crowd", tmp_path / "crowd.parquet", airport="JFK")
+    looked: list[str] = []
+
+    def counted(files: list[Path]) -> int:
+        looked.extend(path.parent.parent.name for path in files)
+        return len(files)
+
+    def is_there(path: str) -> bool:
+        looked.append(Path(path).stem)
+        return True
+
+    monkeypatch.setattr(uses, "_requests", counted)
+    monkeypatch.setattr(uses, "_is_there", is_there)
+    for of in ("trip", "scaled", "landings.Delay"):
+        looked.clear()
+        assert store.lineage(of).of_kind("service")[0].name == "trip"
+        assert set(looked) == {"trip"}
+    looked.clear()
+    store.lineage("crowd")
+    assert set(looked) == {"crowd"}

@@ -8,13 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from featurestore.catalog import Catalog
 from featurestore.errors import FeatureStoreError
 from featurestore.project import Project
 from featurestore.report import within
 from featurestore.reports.lineage import text as lineage_text
-from featurestore.reports.lineage.graph import Graph, Node, Subgraph, found, graph_of
-from featurestore.reports.lineage.uses import Uses, add_uses, uses_of
+from featurestore.reports.lineage.graph import Graph, Node, Subgraph, found, graph_of, service_id
+from featurestore.reports.lineage.uses import add_uses, uses_of
 
 Direction = Literal["both", "upstream", "downstream"]
 
@@ -59,29 +58,27 @@ class Lineage(Subgraph):
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def lineage(catalog: Catalog, uses: Uses, asked: Any, *, direction: Direction = "both") -> Lineage:
-    """The lineage of a name or a definition: see `graph.found` for the names.
+def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -> Lineage:
+    """The lineage of a name or a definition, at hand or applied, with what became of services in this project: see `graph.found` for the
+    names. What was written and served is read of the services that are made of it, and of no others.
 
     direction: only what it is made of ("upstream"), or only what is made of it ("downstream"). Raises NotFoundError with
     the nearest name.
     """
-    graph = graph_of(catalog)
-    roots = found(graph, catalog, asked)
-    add_uses(graph, catalog, uses)
-    return Lineage.of(graph, roots, direction)
-
-
-def lineage_of(project: Project, asked: Any, *, direction: Direction = "both") -> Lineage:
-    """The lineage of a name or a definition, at hand or applied, with what became of services in this project."""
     project.serving_log.flush()
+    catalog, graph = project.definitions, graph_of(project.definitions)
+    roots = found(graph, catalog, asked)
+    made = graph.closure(roots, upstream=False)
     own = {}
     for name in project.catalog.services:
-        with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
-            own[name] = project.service(name).fingerprint
-    uses = uses_of(project.registry, lambda: project.online, project.config.project, project.serving_log.folder, own)
-    found = lineage(project.definitions, uses, asked, direction=direction)
-    nodes = {name: _seen_from(project.config.root, node) for name, node in found.nodes.items()}
-    return Lineage(found.roots, nodes, found.edges)
+        if service_id(name) in made:
+            with contextlib.suppress(FeatureStoreError):  # its data is not at hand: what was applied is told
+                own[name] = project.service(name).fingerprint
+    log = project.serving_log.folder
+    add_uses(graph, catalog, uses_of(project.registry, lambda: project.online, project.config.project, log, own, made))
+    part = Lineage.of(graph, roots, direction)
+    nodes = {name: _seen_from(project.config.root, node) for name, node in part.nodes.items()}
+    return Lineage(part.roots, nodes, part.edges)
 
 
 def _seen_from(root: Path, node: Node) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,21 +54,26 @@ class Uses:
 
 
 def uses_of(
-    registry: Registry, online: Callable[[], OnlineStore], project: str, log: Path, fingerprints: Mapping[str, str]
-) -> Uses:
+    registry: Registry, online: Callable[[], OnlineStore], project: str, log: Path, fingerprints: Mapping[str, str],
+    made: AbstractSet[str],
+) -> Uses:  # fmt: skip
     """What the registry, the online store and the serving log know. online: opens the store; where that fails, the
-    versions say so. fingerprints: of services at hand that differ from what was applied."""
-    applied = {name: record["fingerprint"] for name, record in registry.current().document["services"].items()}
-    return Uses(registry.frames(), list(_versions(registry, online, project, log)), {**applied, **fingerprints})
+    versions say so. fingerprints: of services at hand that differ from what was applied. made: ids of nodes; of other services
+    nothing is read, nor of frames that are made of none of these."""
+    records = registry.current().document["services"]
+    applied = {name: record["fingerprint"] for name, record in records.items() if service_id(name) in made}
+    frames = [one for one in registry.frames() if service_id(one.service) in made or not made.isdisjoint(one.reads)]
+    return Uses(frames, list(_versions(registry, online, project, log, made)), {**applied, **fingerprints})
 
 
 def _versions(
-    registry: Registry, online: Callable[[], OnlineStore], project: str, log: Path
+    registry: Registry, online: Callable[[], OnlineStore], project: str, log: Path, made: AbstractSet[str]
 ) -> Iterator[ServedVersion]:
-    """Every version that is online, or of which requests were logged; by name, the newest first."""
-    logged = segments(log)
+    """Every version of the services in `made` that is online, or of which requests were logged; by name, the newest first."""
+    logged = {version: files for version, files in segments(log).items() if service_id(version[0]) in made}
     known = {name: None for version in registry.history() for name in version.document["services"]}
-    versions = dict.fromkeys([*((name, mark) for name in known for mark in registry.services(name)), *logged])
+    applied = ((name, mark) for name in known if service_id(name) in made for mark in registry.services(name))
+    versions = dict.fromkeys([*applied, *logged])
     unreachable = ""  # once is enough: each try may wait for a timeout
     for name, fingerprint in versions:
         requests, error, views = _requests(logged.get((name, fingerprint), [])), unreachable, {}
