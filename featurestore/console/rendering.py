@@ -20,6 +20,9 @@ from featurestore.report import cell, plain
 LONGEST_TABLE_ROWS = 200
 """Rows of a table that a page shows at first; below them a link leads to all. Exports and a static site have all."""
 
+LONGEST_TEXT_CHARACTERS = 40_000
+"""Characters of a text of many lines, such as a manifest, that a page shows at first; as of a table, a link leads to all."""
+
 LONGEST_WORD_CHARACTERS = 40
 """Characters of a word that stays whole in a table: a fingerprint has 32."""
 
@@ -76,6 +79,7 @@ class PageFrame:
             "left_out": "" if self.principal is None else left_out(self.principal), "project": self.project, "principal": self.principal, "has_session": self.has_session,
             "is_static": self.is_static, "navigation": self._navigation(), "url": self._url, "file": self._addresses.file,
             "show": self._cell, "longest_table_rows": LONGEST_TABLE_ROWS,
+            "longest_text_characters": LONGEST_TEXT_CHARACTERS,
         }  # fmt: skip
         return environment().get_template(template).render({**values, **frame}).encode()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from featurestore.console.drawn_graph import drawn_graph
 from featurestore.console.page import PageKind, PageLink, PageModel, PageRequest, PageTable, plain_text
 from featurestore.console.readable_store import ReadableStore
 from featurestore.errors import RequestError
+from featurestore.plurals import plural
 from featurestore.reports.lineage.graph import Node
 from featurestore.reports.lineage.lineage import Direction
 
@@ -32,20 +34,28 @@ def lineage(store: ReadableStore, asked: PageRequest) -> PageModel:
         raise RequestError(f"direction is {', '.join(DIRECTIONS)}, and not {said[:40]!r}")
     found = store.lineage(asked.name, direction=DIRECTIONS[said])
     links = {node.id: link_of(node) for node in found.nodes.values()}
+    drawn, roots = drawn_graph(found), frozenset(found.roots)
     nodes = [
-        {"id": node.id, "kind": node.kind, "name": node.name, "link": links[node.id], "is_root": node.id in found.roots}
-        for node in found.nodes.values()
+        {"id": node.id, "kind": node.kind, "name": node.name, "link": links[node.id], "is_root": node.id in roots}
+        for node in drawn.nodes
     ]
-    edges = [{"start": edge.start, "end": edge.end, "role": edge.role} for edge in found.edges]
+    edges = [{"start": edge.start, "end": edge.end, "role": edge.role} for edge in drawn.edges]
     tables = (
-        PageTable("nodes", "What is in it", ("kind", "name", "details"),
+        PageTable("nodes", "What this lineage is made of", ("kind", "name", "details"),
                   [(node.kind, links[node.id], _details(node)) for node in found.nodes.values()]),
         PageTable("edges", "What is made of what", ("from", "as", "into"),
                   [(links[edge.start], f"{edge.role} {edge.name}".strip(), links[edge.end]) for edge in found.edges],
                   "Nothing else."),
     )  # fmt: skip
-    kinds = list(dict.fromkeys(node.kind for node in found.nodes.values()))
-    values = {"direction": said, "directions": list(DIRECTIONS), "node_kinds": kinds}
+    kinds = list(dict.fromkeys(node.kind for node in drawn.nodes))
+    count = len(found.nodes)
+    not_drawn = f"{count:,} {plural(count, 'thing')} are too many to draw: kinds that are left out of the drawing are {', '.join(drawn.left_out)}. The tables below have all."
+    values = {
+        "direction": said,
+        "directions": list(DIRECTIONS),
+        "node_kinds": kinds,
+        "not_drawn": not_drawn if drawn.left_out else "",
+    }
     return PageModel("lineage.html", f"Lineage of {asked.name}", values, tables, {"nodes": nodes, "edges": edges})
 
 

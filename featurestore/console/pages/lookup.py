@@ -63,9 +63,9 @@ def _row(loaded: Lookup, said: dict[str, str | None]) -> dict[str, Any]:
 
 def _tables(loaded: Lookup, result: OnlineResult, said: dict[str, str | None]) -> list[PageTable]:
     views = {part.name: part.view.name for part in loaded.service.parts}
-    columns, rows = result.to_dict(), []
+    columns, statuses, rows = result.to_dict(), result.statuses, []
     for column in loaded.service.columns:
-        status = result.statuses[column.name][0]
+        status = statuses[column.name][0]
         made: object = "on demand"
         if column.part is not None:
             feature = f"{views[column.part]}:{column.feature}"
@@ -73,18 +73,19 @@ def _tables(loaded: Lookup, result: OnlineResult, said: dict[str, str | None]) -
         level = {"PRESENT": "good", "UNAVAILABLE": "bad"}.get(str(status), "warn")
         rows.append((column.name, columns[column.name][0], PageState(str(status), level), made))
     asked = {part.name: _why(part, said) for part in loaded.service.parts}
+    stale = result.stale
     ages = [
         (
             PageLink(views.get(name, name), "view", views.get(name, name)),
             _instant(at),
-            PageState("stale", "warn") if result.stale[name] else PageState("in time", "good"),
+            PageState("stale", "warn") if stale[name] else PageState("in time", "good"),
             PageLink("Explain its values", "explain", "", asked[name]) if name in asked else "",
         )
         for name, at in result.as_of.items()
     ]
     return [
-        PageTable("values", "Values", ("column", "value", "status", "made of"), rows),
-        PageTable("as_of", "As of", ("view", "as of", "is", "why"), ages, "No view was asked."),
+        PageTable("values", "Values that are served now", ("column", "value", "status", "made of"), rows),
+        PageTable("as_of", "How old the values are", ("view", "as of", "is", "why"), ages, "No view was asked."),
     ]
 
 

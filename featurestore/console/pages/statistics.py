@@ -13,7 +13,7 @@ from featurestore.statistics.feature_statistics import KeptStatistics
 
 LIMIT, MOST = 5, 50
 MOST_DRAWINGS = 40
-"""Features of one frame, run or hour that are drawn."""
+"""Features that are drawn on a page: of each frame, run or hour an equal part, and one at least."""
 
 
 def statistics(store: ReadableStore, asked: PageRequest) -> PageModel:
@@ -22,11 +22,12 @@ def statistics(store: ReadableStore, asked: PageRequest) -> PageModel:
     limit = asked.number("limit", LIMIT, most=MOST)
     found = store.statistics(feature, view=view, service=service, limit=limit)
     tables = [_table(number, kept, store.root) for number, kept in enumerate(found, 1)]
-    drawings = [[value_bars(one.feature, one.column) for one in kept.features[:MOST_DRAWINGS]] for kept in found]
+    most = max(1, MOST_DRAWINGS // max(1, len(found)))
+    drawings = [[value_bars(one.feature, one.column) for one in kept.features[:most]] for kept in found]
     values = {
         "feature": feature or "", "view": view or "", "service": service or "", "views": sorted(store.applied("views")),
         "services": sorted(store.applied("services")),
-        "kept": [(table.name, _links(kept), max(0, len(kept.features) - MOST_DRAWINGS)) for table, kept in zip(tables, found, strict=True)],
+        "kept": [(table.name, _links(kept), max(0, len(kept.features) - most)) for table, kept in zip(tables, found, strict=True)],
     }  # fmt: skip
     return PageModel(
         "statistics.html",

@@ -28,7 +28,15 @@ def training(store: ReadableStore, asked: PageRequest) -> PageModel:
     other = None if beside is None else frame_asked(beside, frames, root)
     rows = [_row(frame, shown, root) for frame in frames if service is None or frame.service == service]
     header = ("written at", "service", "fingerprint", "rows", "file", "compare with the one shown")
-    tables = [PageTable("frames", "Training sets that were written", header, rows, "None was written to a file.")]
+    tables = [
+        PageTable(
+            "frames",
+            "Training sets that were written",
+            header,
+            rows,
+            "None was written yet: get_historical_features(…).to_parquet(PATH) writes one",
+        )
+    ]
     values: dict[str, Any] = {
         "path": None,
         "beside": None if other is None else within(other.path, root),

@@ -5,7 +5,6 @@
   const LEFT_TO_RIGHT = "LR";
   const WIDTH = 210, HEIGHT = 42, LONGEST = 28;
   const SMALLEST = 1.8; // units of the drawing in a pixel at which its texts can be read
-  const MOST_NODES = 1500; // beyond them nobody sees anything, and the layout takes long
   const source = document.getElementById("page-data");
   const place = document.getElementById("graph");
   if (source === null || place === null) return;
@@ -68,13 +67,6 @@
     const on = new Set(kinds.filter((box) => box.checked).map((box) => box.value));
     const chosen = nodes.filter((node) => node.is_root || on.has(node.kind));
     place.replaceChildren();
-    if (chosen.length > MOST_NODES) {
-      const said = document.createElement("p");
-      said.textContent = `${chosen.length} things are too many to draw; leave out kinds, or read the tables.`;
-      place.append(said);
-      svg = null;
-      return;
-    }
     const graph = new dagre.graphlib.Graph();
     graph.setGraph({ rankdir: LEFT_TO_RIGHT, nodesep: 14, ranksep: 60, marginx: 12, marginy: 12 });
     graph.setDefaultEdgeLabel(() => ({}));
