@@ -5,7 +5,7 @@ Pages have this, and not the store: what an operation says of anything else is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -95,6 +95,11 @@ class ReadableStore(ReadableDefinitions):
             return [self._run(run) for run in self._store.registry.runs(view, limit=limit)]
         every = [run for name in self.readable.views for run in self._store.registry.runs(name, limit=limit)]
         return [self._run(run) for run in sorted(every, key=lambda run: run.id or 0, reverse=True)[:limit]]
+
+    def last_runs_of(self, views: Iterable[str]) -> list[RunRecord]:
+        """The last run of each of these views that has had one."""
+        seen = [view for view in views if self.readable is None or view in self.readable.views]
+        return [self._run(run) for run in self._store.registry.last_runs_of(seen).values()]
 
     def _run(self, run: RunRecord) -> RunRecord:
         """A run without the expectations that may not be read."""

@@ -124,6 +124,9 @@ Found = TypeVar("Found")
 VERSIONS_HELD = 32
 """Versions that are kept in memory once they were read: the newest."""
 
+MOST_TOGETHER = 100
+"""Of so many views the last runs are asked for in one statement; SQLite takes 500 parts of one."""
+
 RUN = "view, fingerprint, instant, started, finished, rows, keys, status, detail"
 
 
@@ -289,18 +292,29 @@ class Registry(BoundToProcess):
 
     def last_runs(self, versions: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """When (µs) the last run of each of these views and fingerprints ended, where there was one."""
-        found = {}
-        for version in versions:
-            for _, *row in self._runs("WHERE view = ? AND fingerprint = ? ORDER BY id DESC LIMIT 1", *version):
-                found[version] = RunRecord(*row[:8]).finished
-        return found
+        found = self._last("view = ? AND fingerprint = ?", list(dict.fromkeys(versions)))
+        return {(run.view, run.fingerprint): run.finished for run in found}
+
+    def last_runs_of(self, views: Iterable[str]) -> dict[str, RunRecord]:
+        """The last run of each of these views, whatever its fingerprint, where there was one."""
+        return {run.view: run for run in self._last("view = ?", [(view,) for view in dict.fromkeys(views)])}
 
     def runs(self, view: str | None = None, *, limit: int = 100) -> tuple[RunRecord, ...]:
         """The last runs, of one view or of all, newest first."""
         where = "" if view is None else "WHERE view = ?"
         values = (limit,) if view is None else (view, limit)
         rows = self._runs(f"{where} ORDER BY id DESC LIMIT ?", *values)
-        return tuple(RunRecord(*(*row[:8], orjson.loads(row[8]), number)) for number, *row in rows)
+        return tuple(map(_run, rows))
+
+    def _last(self, condition: str, each: Sequence[tuple[str, ...]]) -> list[RunRecord]:
+        """The last run that meets a condition for each of some values, all of them asked for together."""
+        found: list[RunRecord] = []
+        for start in range(0, len(each), MOST_TOGETHER):
+            asked = each[start : start + MOST_TOGETHER]
+            last = f"SELECT id FROM (SELECT id FROM runs WHERE {condition} ORDER BY id DESC LIMIT 1) AS last"
+            rest = f"WHERE id IN ({' UNION ALL '.join([last] * len(asked))})"
+            found += map(_run, self._runs(rest, *(value for values in asked for value in values)))
+        return found
 
     def completions(self, view: str, fingerprint: str) -> list[tuple[int, int, int]]:
         """(instant, started, finished), µs, of every complete run of a view version, in the order of instants."""
@@ -540,6 +554,12 @@ class Registry(BoundToProcess):
                 connection.execute(sql)
         if older:
             self._database.mark(connection)
+
+
+def _run(row: tuple[Any, ...]) -> RunRecord:
+    """A run of its id and its columns."""
+    number, *words, detail = row
+    return RunRecord(*(*words[:8], orjson.loads(detail), number))
 
 
 def _held(connection: Transaction) -> set[tuple[str, str]]:

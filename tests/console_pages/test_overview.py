@@ -1,4 +1,4 @@
-"""The first page tells how everything is, and what needs somebody."""
+"""The first page tells how everything is, and what needs attention."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_a_service_beyond_its_budget_needs_somebody(client: httpx.Client, store:
         keep_findings(folder / FILE, lambda _: {"model": AuditedService(1, counts, early)._asdict()})
 
     kept(skewed=2, early=0)
-    assert "skewed" not in [one["how bad"] for one in rows(client, "/ui", "needs")]
+    assert "skewed" not in [one["state"] for one in rows(client, "/ui", "needs")]
     kept(skewed=2, early=1)
-    (found,) = [one for one in rows(client, "/ui", "needs") if one["how bad"] == "skewed"]
-    assert (found["where"], found["what"][:8]) == ("model", "37.5000%")
+    (found,) = [one for one in rows(client, "/ui", "needs") if one["state"] == "skewed"]
+    assert (found["where"], found["what is wrong"][:8]) == ("model", "37.5000%")
     (folder / FILE).unlink()
 
 

@@ -91,7 +91,7 @@ def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
 
 def test_rows_in_quarantine_need_somebody(kept: httpx.Client) -> None:
     """The first page says so, of files and of pushes, and leads to them; so do the pages of the view, of the source and of pushes."""
-    needs = {one["where"]: one["what"] for one in rows(kept, "/ui", "needs")}
+    needs = {one["where"]: one["what is wrong"] for one in rows(kept, "/ui", "needs")}
     assert needs["rows of swipes"] == "1 pushed row does not meet what is expected: replay or discard"
     assert needs["rows of words"].startswith("1 row did not meet Matches('word'")
     for address, of in (

@@ -144,6 +144,27 @@ def test_runs_are_a_journal(registry):
     assert registry.runs("none") == ()
 
 
+def test_the_last_runs_of_many_views_are_few_readings(registry, monkeypatch):
+    """Of each version, and of each view whatever its version; a view that has had no run has none."""
+    views = [f"view{n}" for n in range(2 * store.MOST_TOGETHER + 1)]
+    for ended, (view, fingerprint) in enumerate(
+        [("view0", "f"), ("view0", "g"), ("view0", "f"), ("view0", "g"), (views[-1], "f")]
+    ):
+        registry.record_run(RunRecord(view, fingerprint, 1, 2, ended, 4, 5, "complete", {"n": ended}))
+    readings = []
+    read = registry._read
+    monkeypatch.setattr(registry, "_read", lambda sql, *values: readings.append(sql) or read(sql, *values))
+    assert registry.last_runs((view, "f") for view in views) == {("view0", "f"): 2, (views[-1], "f"): 4}
+    assert len(readings) == 3
+    found = registry.last_runs_of(views)
+    assert {view: (run.id, run.detail) for view, run in found.items()} == {
+        "view0": (4, {"n": 3}),
+        views[-1]: (5, {"n": 4}),
+    }
+    assert len(readings) == 6
+    assert registry.last_runs([]) == registry.last_runs_of(()) == {}
+
+
 # --- damage -----------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,8 @@
-"""The first page: is everything fresh and right, what ran last, and what needs somebody."""
+"""The first page: is everything fresh and right, what ran last, and what needs attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from featurestore.console.page import (
@@ -32,7 +31,7 @@ RUNS = 10
 LEVELS = {"fresh": "good", "stale": "warn", "not materialized": "warn", "unknown": "bad"}
 
 Need = tuple[PageState, object, str]
-"""Something that needs somebody: how bad it is, where it is seen, and what it is."""
+"""Something that needs attention: its state, where it is seen, and what is wrong."""
 
 
 def state_of(view: ViewStatus) -> PageState:
@@ -61,25 +60,25 @@ def overview(store: ReadableStore, _: PageRequest) -> PageModel:
         *_store_that_needs(store),
     ]
     tables = (
-        PageTable("needs", "What needs somebody", ("how bad", "where", "what"), needs, "Nothing needs anybody."),
+        PageTable("needs", "What needs attention", ("state", "where", "what is wrong"), needs, "Nothing needs attention."),
         PageTable(
-            "views", "Views", ("view", "state", "served as of", "asked for", "last run", "kept for"),
+            "views", "How fresh each view is", ("view", "state", "served as of", "due as of", "last run", "kept for"),
             [_view_row(view) for view in views], "Nothing is applied yet: featurestore apply",
         ),
-        PageTable("skew", "Skew of what was served", ("service", "budget", "skew", "values compared", "audited at"),
-                  [_skew_row(name, audits.get(name), budgets[name]) for name in budgets], "No service is applied yet."),
-        PageTable("runs", "Recent runs", ("view", "for the instant", "ended", "took", "rows read", "keys written", "outcome"),
+        PageTable("skew", "Skew of each service, by its last audit", ("service", "budget", "skew", "values compared", "audited at"),
+                  [_skew_row(name, audits.get(name), budgets[name]) for name in budgets], "No service is applied yet: featurestore apply"),
+        PageTable("runs", "The last runs of materialize", ("view", "for the instant", "ended", "took", "rows read", "keys written", "outcome"),
                   [_run_row(run) for run in runs], "Nothing was materialized yet: featurestore materialize"),
     )  # fmt: skip
     counted = [
         ("views", len(views)), ("fresh", sum(view.state == "fresh" for view in views)), ("services", len(budgets)),
-        ("need somebody", len(needs)),
+        ("need attention", len(needs)),
     ]  # fmt: skip
     return PageModel("overview.html", "Overview", {"counted": counted}, tables)
 
 
 def _tried(read: Callable[[], Any], otherwise: Any, problems: list[Need], what: str) -> Any:
-    """What is read; where it cannot be, that needs somebody, and the rest of the page is shown."""
+    """What is read; where it cannot be, that needs attention, and the rest of the page is shown."""
     try:
         return read()
     except (FeatureStoreError, OSError) as error:
@@ -137,13 +136,13 @@ def _logs_that_need(pushes: Sequence[PushStatus]) -> Iterator[Need]:
 
 def _rows_not_as_expected(store: ReadableStore, views: Sequence[ViewStatus], problems: list[Need]) -> Iterator[Need]:
     """Of views over files, what the last run found."""
-    for name in dict.fromkeys(view.view for view in views if view.pushes is None):
-        for run in _tried(partial(store.runs, name, limit=1), (), problems, f"The runs of {name} cannot be read"):
-            for expectation, rows in run.detail.get("unmet", {}).items():
-                where = PageLink(f"rows of {name}", "quarantine", "", {"of": name})
-                told = f"{rows:,} {plural(rows, 'row')}"
-                what = f"{told} did not meet {expectation} when it was last filled"
-                yield PageState("not as expected", "warn"), where, what
+    names = dict.fromkeys(view.view for view in views if view.pushes is None)
+    for run in _tried(lambda: store.last_runs_of(names), (), problems, "The last run of each view cannot be read"):
+        for expectation, rows in run.detail.get("unmet", {}).items():
+            where = PageLink(f"rows of {run.view}", "quarantine", "", {"of": run.view})
+            told = f"{rows:,} {plural(rows, 'row')}"
+            what = f"{told} did not meet {expectation} when it was last filled"
+            yield PageState("not as expected", "warn"), where, what
 
 
 def _skew(audits: dict[str, AuditedService], budgets: dict[str, float]) -> Iterator[Need]:
