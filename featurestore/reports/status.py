@@ -312,7 +312,7 @@ def status_report(
     served in another version than the applied one, what the serving log lost, lines of what lies `beside` sources, who materializes what is due (leader), and in
     what the definitions at hand differ."""
     table = ReportTable(
-        ("view", "fingerprint", "state", "served as of", "asked for", "last run", "kept for"),
+        ("view", "fingerprint", "state", "served as of", "due as of", "last run", "kept for"),
         [
             (view.view, view.fingerprint[:12], view.state, *map(_shown, (view.served, view.wanted, view.last_run)),
              ", ".join(view.kept_for) or "applied")

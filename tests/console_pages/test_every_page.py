@@ -99,6 +99,7 @@ def test_a_service_tells_who_asked_for_which_version(used: httpx.Client, store: 
     (found,) = rows(used, "/ui/service/model", "versions")
     assert (found["is"], found["online"], found["requests logged"]) == ("applied", "online", 1)
     assert rows(used, "/ui/service/model", "differences") == []
+    assert "Kept versions" not in read(used.get("/ui/service/model")).text
 
 
 def test_lineage_is_that_of_the_store(used: httpx.Client, store: FeatureStore) -> None:

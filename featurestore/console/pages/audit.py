@@ -62,7 +62,13 @@ def _last(store: ReadableStore) -> PageTable:
         for name, one in sorted(store.last_audits().items())
     ]  # fmt: skip
     header = ("service", "audited at", "compared", "exact", "rewritten", "skewed")
-    return PageTable("last", "What the last audits found", header, rows, "No service was audited yet.")
+    return PageTable(
+        "last",
+        "What the last audits found",
+        header,
+        rows,
+        "No service was audited yet: choose one above, or run featurestore audit",
+    )
 
 
 def _with(asked: PageRequest, **words: str) -> dict[str, str]:
@@ -75,7 +81,9 @@ def _causes(found: Audit, asked: PageRequest) -> PageTable:
         (PageLink(cause, "audit", "", _with(asked, cause=cause)), count, _kind(cause), CAUSES[cause])
         for cause, count in found.causes.items()
     ]
-    return PageTable("causes", "Causes", ("cause", "values", "counts as", "how it is told"), rows, "No value differs.")
+    return PageTable(
+        "causes", "Why values differ", ("cause", "values", "counts as", "how it is told"), rows, "No value differs."
+    )
 
 
 def _kind(cause: str) -> PageState:
@@ -105,7 +113,7 @@ def _examples(found: Audit, asked: PageRequest) -> PageTable:
         and asked.word("cause") in {None, one.cause}
         and _within(one.time, start, end)
     ]
-    return PageTable("examples", "Examples", header, rows, "There is none of what is asked for.")
+    return PageTable("examples", "Examples of values that differ", header, rows, "There is none of what is asked for.")
 
 
 def _within(time: datetime, start: datetime | None, end: datetime | None) -> bool:
@@ -133,7 +141,9 @@ def _features(found: Audit, asked: PageRequest) -> PageTable:
         "missing in training",
         "causes",
     )
-    return PageTable("features", "Features", header, list(_feature_rows(found, asked)), "Nothing was compared.")
+    return PageTable(
+        "features", "Values compared, by feature", header, list(_feature_rows(found, asked)), "Nothing was compared."
+    )
 
 
 def _feature_rows(found: Audit, asked: PageRequest) -> Iterator[tuple[object, ...]]:

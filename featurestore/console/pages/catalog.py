@@ -60,7 +60,7 @@ def catalog(store: ReadableStore, asked: PageRequest) -> PageModel:
     kinds = list(dict.fromkeys(one.kind for one in every))
     table = PageTable(
         "found",
-        "Found",
+        "Definitions and features that were found",
         ("kind", "name", *told),
         rows,
         "Nothing has all of these words." if every else "Nothing is declared yet: featurestore init",

@@ -79,7 +79,9 @@ def _state(distance: float, limit: float | None) -> PageState:
 
 def _exceeded(found: Drift) -> PageTable:
     rows = [(of.feature, of.measure.replace("_", " "), of.value, of.limit) for of in found.exceeded]
-    return PageTable("exceeded", "Beyond their limits", ("feature", "measure", "distance", "limit"), rows, "None is.")
+    return PageTable(
+        "exceeded", "Features beyond their limits", ("feature", "measure", "distance", "limit"), rows, "None is."
+    )
 
 
 def _features(found: Drift) -> PageTable:
@@ -98,7 +100,7 @@ def _features(found: Drift) -> PageTable:
          *(_distance(one, one.distances, name) for name in shown))
         for one in found.features
     ]  # fmt: skip
-    return PageTable("features", "Distances", header, rows, "Nothing was compared.")
+    return PageTable("features", "How far each feature is from the baseline", header, rows, "Nothing was compared.")
 
 
 def _share(value: float | None) -> str:

@@ -35,7 +35,7 @@ def history_of(store: ReadableStore, part: str, name: str) -> tuple[PageTable, s
         rows.append((version.number, moment(version.applied_at), fingerprint, what, version.note))
         before = record
     table = PageTable(
-        "history", "Versions", ("version", "applied at", "fingerprint", "what changed", "note"), rows[::-1],
-        "It was never applied.",
+        "history", "Versions that were applied", ("version", "applied at", "fingerprint", "what changed", "note"), rows[::-1],
+        "It was never applied: featurestore apply",
     )  # fmt: skip
     return table, None if before is None else str(before["fingerprint"])

@@ -16,7 +16,15 @@ def quarantine(store: ReadableStore, asked: PageRequest) -> PageModel:
     name = asked.word("of")
     header = ("of", "what is expected", "otherwise", "rows that do not meet it")
     rows = [_expectation(one) for one in store.quarantine()]
-    tables = [PageTable("expectations", "What is expected", header, rows, "Nothing is expected of any row.")]
+    tables = [
+        PageTable(
+            "expectations",
+            "What is expected",
+            header,
+            rows,
+            "Nothing is expected of any row. A source says what is: expectations=[NotNull(…)]",
+        )
+    ]
     is_pushed = False
     if name is not None:
         found = store.quarantined_rows(name, most=max(1, asked.number("limit", SHOWN, most=MOST)))
@@ -25,7 +33,14 @@ def quarantine(store: ReadableStore, asked: PageRequest) -> PageModel:
         shown = [_row(row, columns, is_pushed=is_pushed) for row in found]
         words = (*(("id in quarantine",) if is_pushed else ()), "where", *columns, "does not meet")
         tables.insert(
-            0, PageTable("rows", f"Rows of {name}", words, shown, f"Every row of {name} meets what is expected of it.")
+            0,
+            PageTable(
+                "rows",
+                f"Rows of {name} that do not meet what is expected",
+                words,
+                shown,
+                f"Every row of {name} meets what is expected of it.",
+            ),
         )
     return PageModel("quarantine.html", "Quarantine", {"of": name, "is_pushed": is_pushed}, tables)
 

@@ -32,7 +32,7 @@ def runs(store: ReadableStore, asked: PageRequest) -> PageModel:
             [_row(run) for run in found], "Nothing was materialized yet: featurestore materialize",
         ),
         PageTable(
-            "failures", "Failures", ("at", "view", "why"), [_failure(one) for one in failures], "None is known.",
+            "failures", "Runs that failed", ("at", "view", "why"), [_failure(one) for one in failures], "None is known.",
         ),
     )  # fmt: skip
     took = sorted(run.finished - run.started for run in found)

@@ -19,8 +19,8 @@ def service(store: ReadableStore, asked: PageRequest) -> PageModel:
     history, applied = history_of(store, "services", name)
     kept = [one.fingerprint for one in store.kept(name)]
     versions = PageTable(
-        "versions", "Versions that are served", ("fingerprint", "is", "online", "requests logged", "to end it"),
-        [] if asked.is_static else list(_versions(store, name, applied, kept)), "None is online, and of none was anything logged.",
+        "versions", "Versions that are served", ("fingerprint", "is", "online", "requests logged", "to retire it"),
+        [] if asked.is_static else list(_versions(store, name, applied, kept)), "None is online, and no request was logged: featurestore materialize",
     )  # fmt: skip
     differences = PageTable(
         "differences", "Kept versions beside the applied one", ("field", "kept version", "there", "applied"),
@@ -46,7 +46,7 @@ def service(store: ReadableStore, asked: PageRequest) -> PageModel:
         "lineage": name,
         "more": more,
     }
-    return PageModel("definition.html", name, values, [*served, differences, *tables(found), history])
+    return PageModel("definition.html", name, values, [*served, *tables(found), differences, history])
 
 
 def _versions(store: ReadableStore, name: str, applied: str | None, kept: list[str]) -> Iterator[tuple[object, ...]]:

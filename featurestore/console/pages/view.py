@@ -44,8 +44,16 @@ def _states(store: ReadableStore, asked: PageRequest) -> list[PageTable]:
     if asked.is_static:
         return []
     states = [one for one in store.status() if one.view == asked.name]
-    header = ("fingerprint", "state", "served as of", "asked for", "last run", "newest row is", "it may be", "kept for")
-    return [PageTable("freshness", "Freshness", header, [_row(one) for one in states], "It is not applied.")]
+    header = ("fingerprint", "state", "served as of", "due as of", "last run", "newest row is", "it may be", "kept for")
+    return [
+        PageTable(
+            "freshness",
+            "How fresh it is",
+            header,
+            [_row(one) for one in states],
+            "It is not applied yet: featurestore apply",
+        )
+    ]
 
 
 def _runs(store: ReadableStore, asked: PageRequest) -> list[PageTable]:
@@ -56,7 +64,15 @@ def _runs(store: ReadableStore, asked: PageRequest) -> list[PageTable]:
         for run in store.runs(asked.name, limit=RUNS)
     ]
     header = ("for the instant", "ended", "took", "rows read", "keys written", "outcome")
-    return [PageTable("runs", "Last runs", header, runs, "No run of materialize has filled it.")]
+    return [
+        PageTable(
+            "runs",
+            "Its last runs of materialize",
+            header,
+            runs,
+            f"No run has filled it yet: featurestore materialize {asked.name}",
+        )
+    ]
 
 
 def _row(one: ViewStatus) -> tuple[object, ...]:
