@@ -1,8 +1,10 @@
-"""Rows in quarantine are told with what they do not meet, of files and of pushes alike."""
+"""Rows in quarantine are told with what they do not meet, of files and of pushes alike, wherever the push log lies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,16 +21,14 @@ from featurestore import (
     ParquetSource,
     PushSource,
 )
+from featurestore.errors import PushError
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.console_pages.pages import HOSTILE, read, rows
 from tests.server.test_http import serving
 from tests.small import NOON, hours, table, write
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    folder = tmp_path_factory.mktemp("kept")
-    (folder / "featurestore.toml").write_text('project = "kept"\ndefinitions = []\n')
+def views(folder: Path, *, at_most: int = 100) -> list[FeatureView]:
     path = write(
         folder / "rows.parquet", table(thing=[1, 1, 2], at=[hours(-3), hours(-2), hours(-1)], word=["a", HOSTILE, "b"])
     )
@@ -38,14 +38,26 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     )
     swipes = PushSource(
         "swipes", schema={"id": String, "thing": Int64, "at": Timestamp, "amount": Float64}, event_time="at", identity="id",
-        expectations=[InRange("amount", at_most=100, otherwise="quarantine")],
+        expectations=[InRange("amount", at_most=at_most, otherwise="quarantine")],
     )  # fmt: skip
-    views = [
+    return [
         FeatureView("words", entity=thing, source=files, refresh="1h", features=["word"]),
         FeatureView("swiped", entity=thing, source=swipes, features={"n": Count(window="1h")}),
     ]
+
+
+@pytest.fixture(scope="module", params=["files", "PostgreSQL"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[FeatureStore, httpx.Client]]:
+    folder = tmp_path_factory.mktemp("kept")
+    place = ""
+    if request.param == "PostgreSQL":  # which is for several machines, and so with Redis
+        redis_url, postgres = request.getfixturevalue("redis_url"), request.getfixturevalue("postgres_server")
+        place = f'online = "{redis_url}"\npush_log = "{postgres.url}"\n'
+    (folder / "featurestore.toml").write_text(f'project = "kept"\ndefinitions = []\n{place}')
     with FeatureStore(folder, clock=ManualClock(NOON)) as store:
-        store.apply([FeatureService("model", features=views)])
+        store.apply([FeatureService("model", features=views(folder))])
         store.materialize(progress=False)
         store.push(
             "swipes",
@@ -55,7 +67,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
             ],
         )
         with serving(store) as client:
-            yield client
+            yield store, client
+
+
+@pytest.fixture
+def kept(served: tuple[FeatureStore, httpx.Client]) -> httpx.Client:
+    return served[1]
 
 
 def test_what_is_expected_is_counted(kept: httpx.Client) -> None:
@@ -102,3 +119,30 @@ def test_rows_in_quarantine_need_somebody(kept: httpx.Client) -> None:
         ("/ui/pushes", "swipes"),
     ):
         assert f"/ui/quarantine?of={of}" in read(kept.get(address)).links(), address
+
+
+def test_what_was_replayed_or_discarded_is_there_no_more(served: tuple[FeatureStore, httpx.Client]) -> None:
+    """As the page says, in a terminal: rows that meet by now what is expected are pushed again, others are erased; no page counts them any more."""
+    store, client = served
+    store.push("swipes", [{"id": name, "thing": 3, "at": NOON, "amount": 150.0} for name in "cd"])
+
+    def of_thing(number: int) -> list[dict[str, Any]]:
+        return [row for row in rows(client, "/ui/quarantine?of=swipes", "rows") if row["thing"] == number]
+
+    assert [row["id"] for row in of_thing(3)] == ["c", "d"]
+    assert {type(one) for one in store.replay_quarantined("swipes").values()} == {PushError}  # none meets it
+    first, second = (int(row["id in quarantine"]) for row in of_thing(3))
+    assert store.discard_quarantined("swipes", [first]) == 1
+    assert [int(row["id in quarantine"]) for row in of_thing(3)] == [second]
+    assert rows(client, "/ui/pushes", "logs")[0]["in quarantine"] == "2"
+    store.apply([FeatureService("model", features=views(store.config.root, at_most=200))])
+    (again,) = of_thing(3)
+    assert again["does not meet"] == "meets all by now"
+    done = store.replay_quarantined("swipes", [second])
+    assert list(done) == [second]
+    assert of_thing(3) == []
+    assert store.discard_quarantined("swipes") == 1
+    page = read(client.get("/ui/quarantine?of=swipes"))
+    assert "Every row of swipes meets what is expected of it." in page.text
+    assert rows(client, "/ui/pushes", "logs")[0]["in quarantine"] == 0
+    assert rows(client, "/ui/explain?view=swiped&key.thing=3", "values")[0]["value"] == "1"

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from featurestore.errors import ConfigError, LogBusyError, LogError, LogUnavailableError
 from featurestore.sources.log import Return
 from featurestore.sources.log.postgresql_log import PostgreSQLLog, push_log_database
+from featurestore.sources.log.schema import KNOWN_AT
 from tests.servers import Front, PostgresServer
 from tests.sources.log_rows import SCHEMA, batch
 
@@ -294,3 +296,54 @@ def test_a_pool_of_connections_is_refused(postgres: PostgresServer, tmp_path: Pa
     with fronted(postgres, Pool) as (_, url), machine(url, tmp_path) as log:
         with pytest.raises(ConfigError, match="through a pool of connections"), log.lock():
             pass
+
+
+def emptied(log: PostgreSQLLog) -> list[int]:
+    """The known_at of rows of which nothing else is there."""
+    table = log.read()
+    others = [table[name].is_null().to_pylist() for name in table.column_names if name != KNOWN_AT]
+    return [at for at, *nulls in zip(table[KNOWN_AT].to_pylist(), *others, strict=True) if all(nulls)]
+
+
+def test_rows_are_emptied_on_every_machine_wherever_they_lie(postgres: PostgresServer, tmp_path: Path) -> None:
+    """In sealed segments, in a full one, and in the open one; their places stay, others go on appending, and another machine's copies go."""
+    with (
+        machine(postgres.url, tmp_path / "a", segment_bytes=1) as log,
+        machine(postgres.url, tmp_path / "b") as other,
+    ):  # fmt: skip
+        for first in (1, 4):
+            with log.lock():
+                log.append([batch(first, 3)])
+        log.compact()
+        for first in (7, 10):
+            with log.lock():
+                log.append([batch(first, 3)])
+        assert known(other) == known(log)
+        stale = {path.name for path in (tmp_path / "b").glob("*.parquet")}
+        assert log.erase(pa.array([11, 2, 8, 99]), kept=()) == 3
+        assert emptied(log) == emptied(other) == [2, 8, 11]
+        assert known(other) == known(log) == list(range(1, 13))
+        assert len(stale & {path.name for path in (tmp_path / "b").glob("*.parquet")}) == len(stale) - 1
+        with other.lock():
+            other.append([batch(13, 1)])
+        assert log.erase(pa.array([], pa.int64()), kept=()) == 0
+        assert other.erase(pa.array([2, 12, 13]), kept=()) == 3  # one of which is empty already
+        assert emptied(log) == emptied(other) == [2, 8, 11, 12, 13]
+
+
+def test_two_who_empty_rows_of_one_segment_at_once_lose_nothing_of_each_other(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    with machine(postgres.url, tmp_path / "a") as log, machine(postgres.url, tmp_path / "b") as other:
+        with log.lock():
+            log.append([batch(1, 60)])
+        log.compact(everything=True)
+        threads = [
+            threading.Thread(target=lambda one=one, rows=rows: [one.erase(pa.array([row]), kept=()) for row in rows])
+            for one, rows in ((log, range(1, 10)), (other, range(20, 30)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert emptied(log) == emptied(other) == [*range(1, 10), *range(20, 30)]

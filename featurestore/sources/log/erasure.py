@@ -9,6 +9,7 @@ erasure or compaction. Who reads a file that is deleted under his hands looks at
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from featurestore.durable.checksums import checks_of
 from featurestore.lazy import pa, pc
@@ -25,18 +26,14 @@ def erase(files: LogFolder, lock: Lock, known: pa.Array, *, kept: Collection[str
     with files.mutex:
         manifest = files.in_force()
     remove_strays(files, manifest)
-    last = max((s.number for s in manifest.segments[:-1] if _holds(s, known)), default=0)
+    last = max((s.number for s in manifest.segments[:-1] if holds(s, known)), default=0)
     erased = 0
     for segment in manifest.segments[:-1]:
-        if segment.number > last or (segment.sealed and not _holds(segment, known)):
+        if segment.number > last or (segment.sealed and not holds(segment, known)):
             continue
-        rows = pa.Table.from_batches(read_segment(files.folder, segment, files.schema()), files.schema())
-        found = pc.is_in(rows[KNOWN_AT], known)
-        count = pc.sum(found).as_py() or 0
+        rows, count = emptied(files.folder, segment, files.schema(), known, kept=kept)
         if count or not segment.sealed:  # sealed ones are the first of the log, without gaps
-            name = write_sealed(
-                files.folder, _name(segment), _emptied(rows, found, kept).combine_chunks(), files.schema()
-            )
+            name = write_sealed(files.folder, name_anew(segment), rows, files.schema())
             checks = checks_of(files.folder / name)
             with lock(), files.mutex:
                 _swap(files, segment._replace(file=name, checks=checks))
@@ -47,22 +44,27 @@ def erase(files: LogFolder, lock: Lock, known: pa.Array, *, kept: Collection[str
     return erased
 
 
-def _holds(segment: Segment, known: pa.Array) -> bool:
+def holds(segment: Segment, known: pa.Array) -> bool:
     """Whether a full segment may hold one of the rows."""
     return bool(len(known)) and segment.rows != 0 and segment.meets(known[0].as_py() - 1, known[-1].as_py())
 
 
-def _name(segment: Segment) -> str:
+def name_anew(segment: Segment) -> str:
     """The name of a file for a segment that is written anew, and was none of its names before."""
     _, *times, _ = segment.file.split(".")
     return f"{segment.number:08d}.{int(times[0]) + 1 if times else 1}.parquet"
 
 
-def _emptied(rows: pa.Table, found: pa.Array, kept: Collection[str]) -> pa.Table:
+def emptied(
+    folder: Path, segment: Segment, schema: pa.Schema, known: pa.Array, *, kept: Collection[str]
+) -> tuple[pa.Table, int]:
+    """The rows of a segment's file, those with these known_at emptied, and how many these are."""
+    rows = pa.Table.from_batches(read_segment(folder, segment, schema), schema)
+    found = pc.is_in(rows[KNOWN_AT], known)
     for place, field in enumerate(rows.schema):
         if field.name != KNOWN_AT and field.name not in kept:
             rows = rows.set_column(place, field, pc.if_else(found, pa.scalar(None, field.type), rows[field.name]))
-    return rows
+    return rows.combine_chunks(), pc.sum(found).as_py() or 0
 
 
 def _swap(files: LogFolder, anew: Segment) -> None:

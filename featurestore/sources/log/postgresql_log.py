@@ -35,6 +35,7 @@ from featurestore.errors import LogBusyError, LogDamagedError, LogError, LogUnav
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import scalars
+from featurestore.sources.log.erasure import emptied, holds, name_anew
 from featurestore.sources.log.log import (
     GRACE_SECONDS,
     NEVER,
@@ -486,7 +487,7 @@ class PostgreSQLLog(Log):
         before, self._at_hand = self._at_hand, {}
         found = []
         for segment in segments:
-            edition = int(segment.file.split(".")[1])
+            edition = _edition(segment.file)
             mine = before.get((segment.number, edition)) or [numbered(segment.number, [], self.schema)]
             rows = sum(table.num_rows for table in mine)
             last = max((table[KNOWN_AT][-1].as_py() for table in mine if table.num_rows), default=None)
@@ -547,19 +548,8 @@ class PostgreSQLLog(Log):
             frames = self._frames(transaction, after=(segment.first or 0) - 1, upto=segment.last)
         batches = [self._batch(frame) for frame in frames if frame.number == segment.number]
         table = pa.Table.from_batches(batches, self.schema).combine_chunks()
-        edition = int(segment.file.split(".")[1])
-        try:
-            own_folder(self.folder)
-            beside = TemporaryFolder(self.folder)
-            try:
-                path = beside.path / write_sealed(
-                    beside.path, _file(segment.number, edition, sealed=True), table, self.schema
-                )
-                checks, data = checks_of(path), path.read_bytes()
-            finally:
-                beside.remove()
-        except OSError as error:
-            raise error_of(error, self.folder) from error
+        edition = _edition(segment.file)
+        checks, data = self._written(_file(segment.number, edition, sealed=True), table)
         with self._database.writing() as (transaction, _):
             put = "UPDATE push_segments SET checks = ?, data = ? WHERE log = ? AND number = ? AND edition = ? AND data IS NULL AND rows = ?"
             values = (checks, data, self._id, segment.number, edition, table.num_rows)
@@ -568,9 +558,53 @@ class PostgreSQLLog(Log):
                 transaction.execute("DELETE FROM push_frames WHERE log = ? AND number = ?", (self._id, segment.number))
         return mine
 
-    def erase(self, known: pa.Array, *, kept: Collection[str]) -> int:  # noqa: ARG002
-        """Refused: rows of a log in PostgreSQL cannot be emptied yet."""
-        raise LogError(f"Rows cannot be erased from the push log in {self.name} yet; nothing was erased.")
+    def _written(self, name: str, rows: pa.Table) -> tuple[str, bytes]:
+        """The checksums and the bytes of a Parquet file of rows."""
+        try:
+            own_folder(self.folder)
+            beside = TemporaryFolder(self.folder)
+            try:
+                path = beside.path / write_sealed(beside.path, name, rows, self.schema)
+                return checks_of(path), path.read_bytes()
+            finally:
+                beside.remove()
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    def erase(self, known: pa.Array, *, kept: Collection[str]) -> int:
+        """Empty rows, by their known_at, but for that and the columns that are `kept`; how many are there.
+
+        Each segment that holds some is sealed and written anew as its next edition, in one transaction each: killed between two, the
+        next call completes it. What another process has erased meanwhile stays erased. Copies on other machines' disks go when these
+        next read the segment.
+        """
+        known = known.sort()
+        with self.lock("erasing rows of it"):
+            if holds(self.segments()[-1], known):
+                self._roll(self._mine())
+        self.compact()
+        return sum(self._erase_in(segment.number, known, kept) for segment in self.segments()[:-1])
+
+    def _erase_in(self, number: int, known: pa.Array, kept: Collection[str]) -> int:
+        """Empty rows of one sealed segment; how many."""
+        while True:
+            with self._reading() as transaction:
+                (segment,) = (one for one in self._segments(transaction) if one.number == number)
+                if not holds(segment, known):
+                    return 0
+                self._copied(transaction, [segment])
+            rows, count = emptied(self.folder, segment, self.schema, known, kept=kept)
+            if not count:
+                return 0
+            name = name_anew(segment)
+            checks, data = self._written(name, rows)
+            put = "UPDATE push_segments SET edition = ?, checks = ?, data = ? WHERE log = ? AND number = ? AND edition = ? AND data IS NOT NULL"
+            values = (_edition(name), checks, data, self._id, number, _edition(segment.file))
+            with self._database.writing() as (transaction, _):
+                mine = transaction.execute(put, values).rowcount == 1
+            if mine:
+                self._drop_older(segment._replace(file=name))
+                return count
 
 
 def find_log(database: PostgreSQL, called: str) -> tuple[int, bytes] | None:
@@ -585,6 +619,11 @@ def find_log(database: PostgreSQL, called: str) -> tuple[int, bytes] | None:
 def _texts(rows: pa.Table) -> list[str]:
     """The columns as texts, as which NaN is equal to itself, and 0.0 is not to -0.0."""
     return [str(scalars(column)) for column in rows.columns]
+
+
+def _edition(file: str) -> int:
+    """The edition in a segment's name."""
+    return int(file.split(".")[1])
 
 
 def _file(number: int, edition: int, *, sealed: bool) -> str:
