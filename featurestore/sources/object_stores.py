@@ -81,7 +81,7 @@ def listed(url: str, suffixes: tuple[str, ...]) -> tuple[str, list[Stored]]:
     pattern = next((place for place, part in enumerate(parts) if any(sign in part for sign in "*?[")), len(parts))
     place, rest = "/".join(parts[:pattern]), parts[pattern:]
     if not place:
-        raise ObjectStoreError(f"{url} names no bucket")
+        raise ObjectStoreError(f"{url} names no {_bucket_word(url)}")
     selector = pafs.FileSelector(place, recursive=True, allow_not_found=True)
     if not rest:
         try:
@@ -136,8 +136,12 @@ def _files(url: str, system: Any, selector: pafs.FileSelector) -> list[Any]:
     found = _asked(url, lambda: system.get_file_info(selector))
     bucket = selector.base_dir.strip("/").partition("/")[0]
     if not found and _is_missing(system, bucket):
-        raise ObjectStoreError(f"{url} cannot be read: there is no bucket '{bucket}'")
+        raise ObjectStoreError(f"{url} cannot be read: there is no {_bucket_word(url)} '{bucket}'")
     return [info for info in found if info.type == pafs.FileType.File]
+
+
+def _bucket_word(url: str) -> str:
+    return "container" if url.startswith("az:") else "bucket"
 
 
 def _is_missing(system: Any, bucket: str) -> bool:
@@ -187,7 +191,9 @@ def check_writable(url: str) -> None:
     _opened(url)
     bucket, _, name = url.partition("://")[2].partition("/")
     if not bucket or not name or name.endswith("/") or "//" in f"/{name}":
-        raise ObjectStoreError(f"{url} names no file in a bucket, such as s3://bucket/folder/training.parquet")
+        raise ObjectStoreError(
+            f"{url} names no file in a {_bucket_word(url)}, such as s3://bucket/folder/training.parquet"
+        )
     if any(sign in name for sign in "*?["):
         raise ObjectStoreError(f"{url} has one of * ? [ in its name, which the engine takes for a pattern")
 

@@ -199,7 +199,10 @@ class Places:
             said = str(error) if isinstance(error, PlaceError) else f"{error.filename}: {error.strerror}"
             raise source_error(source, said) from None
         if not matches:
-            raise _no_file(source, f"no {source.FORMAT} file matches {base / part}{self._begin(source)}")
+            raise _no_file(
+                source,
+                f"no {source.FORMAT} file matches {base / part}{_of_another_name(base / part, source)}{self._begin(source)}",
+            )
         above = len(str(place / "_")) - 1
         return [SourceFile(match, 0, 0, match[above:]) for match in matches]
 
@@ -237,6 +240,15 @@ def _is_of_table(source: Source) -> bool:
 def source_error(source: Source, problem: str) -> SourceError:
     """An error about a source's data that says where it was declared."""
     return SourceError(f"{source.title}: {problem} ({source.origin})")
+
+
+def _of_another_name(folder: Path, source: FileSource) -> str:
+    """What to know of a folder without files of a format: that it has others, such as Hive's, whose names have no suffix."""
+    other = next(_below(_root(folder), ("",)), None) if folder.is_dir() else None
+    if other is None:
+        return ""
+    said = " or ".join(source.SUFFIXES)
+    return f": there is {other.path}, whose name does not end in {said}; where it is one, name it, or a pattern that finds it"
 
 
 def _no_file(source: Source, problem: str) -> NoFileError:

@@ -55,6 +55,10 @@ def no_parquet(path: str, error: Exception, *, of_source: bool = False) -> str:
     if tail == ENCRYPTED:
         return f"{path} is encrypted, and cannot be read; write it without encryption"
     if head.startswith(PARQUET):
+        if tail == PARQUET and isinstance(error, NotImplementedError):
+            return (
+                f"{path} has what Arrow does not read: {_plain(str(error))}. Write it without that, or as another type"
+            )
         if tail != PARQUET or size < SHORTEST:
             return f"{path} begins as a Parquet file and does not end as one: it was not written, or copied, to its end"
         return f"{path} is damaged: {_plain(str(error))}"

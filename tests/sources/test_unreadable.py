@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -103,6 +104,27 @@ def test_a_file_that_is_no_parquet_says_what_it_is(kind: str, tmp_path: Path) ->
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
     assert not FOREIGN.search(str(caught.value))
+
+
+def test_a_file_that_is_whole_and_has_what_arrow_does_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pl.DataFrame({"thing": [1], "x": [1.0], "wide": pl.Series([2**70], dtype=pl.Int128)}).write_parquet(path)
+    told = refusal(ParquetSource("rows", path, event_time=None))
+    assert f"{path} has what Arrow does not read: Integers with more than 64 bits" in told
+    assert "damaged" not in told
+
+
+@pytest.mark.parametrize("name", ["000000_0", "part-0000.parq", "part-0000.PARQUET"])
+def test_a_folder_of_files_of_other_names_says_so(name: str, tmp_path: Path) -> None:
+    """Hive's have no suffix; a pattern finds them."""
+    (tmp_path / "rows").mkdir()
+    pq.write_table(ROWS, tmp_path / "rows" / "_hidden.parquet")
+    source = ParquetSource("rows", tmp_path / "rows", event_time="at")
+    assert "whose name does not end in" not in refusal(source)
+    pq.write_table(ROWS, tmp_path / "rows" / name)
+    says = f"there is {tmp_path / 'rows' / name}, whose name does not end in .parquet; where it is one, name it, or a pattern"
+    assert says in refusal(source)
+    planned(ParquetSource("rows", tmp_path / "rows" / "[0p]*", event_time="at"))
 
 
 def test_text_can_be_declared_as_what_it_is(tmp_path: Path) -> None:
