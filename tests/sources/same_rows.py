@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -88,6 +90,78 @@ def parquet(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
     return ParquetSource("rows", folder / "rows.parquet", derived={"embedding": "CAST(list AS FLOAT[2])"}, **words)
 
 
+def listed_rows(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows whose arrays of a fixed length are lists, as which other tools write them."""
+    whole = table(rows)
+    lists = pa.array(whole["embedding"].to_pylist(), pa.list_(pa.float32()))
+    return whole.drop_columns(["embedding"]).append_column("list", lists)
+
+
+def of_others(folder: Path, **words: Any) -> Source:
+    """Files that other tools wrote below a folder."""
+    return ParquetSource("rows", folder, derived={"embedding": "CAST(list AS FLOAT[2])"}, **words)
+
+
+NAMES = ("a b", "a%20b", "x=1=2", "[1]", "*", "part-0.c000.snappy", "ü–漢", "%s", "é'\"", "a\nb", "day-09:00")
+"""Signs in names of files that readers of patterns, URLs and SQL take for their own."""
+
+
+def of_arrow(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
+    """In every compression and layout, under odd names, among what jobs leave beside their files."""
+    listed, folder = listed_rows(rows), folder / "rows"
+    said: list[dict[str, Any]] = [
+        *({"compression": codec} for codec in ("none", "snappy", "gzip", "brotli", "lz4", "zstd")),
+        {"version": "1.0"}, {"data_page_version": "2.0"},
+        {"store_decimal_as_integer": True}, {"use_dictionary": False}, {"store_schema": False, "row_group_size": 1},
+    ]  # fmt: skip
+    (folder / "_temporary" / "0").mkdir(parents=True, exist_ok=True)
+    for number, (name, how) in enumerate(zip(NAMES, said, strict=True)):
+        some = listed.take(list(range(number, len(rows), len(NAMES))))
+        pq.write_table(some, folder / f"{name}.parquet", **how)
+    pq.write_table(listed[:0], folder / "empty.parquet")
+    pq.ParquetWriter(folder / "no row groups.parquet", listed.schema).close()
+    pq.write_table(listed, folder / "_temporary" / "0" / "part.parquet")
+    pq.write_metadata(listed.schema, folder / "_metadata")
+    for name in ("_SUCCESS", "._SUCCESS.crc", ".a.parquet.crc", "part-0000"):
+        (folder / name).touch()
+    for name, to in (("round", folder), ("itself", folder / "itself")):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(to)
+    return of_others(folder, **words)
+
+
+def of_old_spark(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
+    """Instants of 96 bits, and decimals as bytes."""
+    listed = listed_rows(rows)
+    pq.write_table(listed, folder / "rows.parquet", use_deprecated_int96_timestamps=True, store_schema=False)
+    return of_others(folder / "rows.parquet", **words)
+
+
+def of_duckdb(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
+    (folder / "rows").mkdir(exist_ok=True)
+    with duckdb.connect() as connection:
+        connection.register("given", listed_rows(rows))
+        for number, how in enumerate(("CODEC 'zstd'", "CODEC 'lz4_raw', PARQUET_VERSION v2", "CODEC 'brotli'")):
+            some = f"SELECT * EXCLUDE (place) FROM (SELECT *, row_number() OVER () AS place FROM given) WHERE place % 3 = {number}"
+            connection.sql(f"COPY ({some}) TO '{folder}/rows/{number}.parquet' (FORMAT parquet, {how})")
+    return of_others(folder / "rows", **words)
+
+
+def of_polars(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
+    """Keys as categories."""
+    listed = pl.DataFrame(listed_rows(rows))
+    listed = listed.with_columns(pl.col("user").cast(pl.Categorical))
+    listed.write_parquet(folder / "rows.parquet", row_group_size=7, statistics="full")
+    return of_others(folder / "rows.parquet", **words)
+
+
+def of_pandas(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
+    """The key and the time as index."""
+    frame = listed_rows(rows).to_pandas(types_mapper=pd.ArrowDtype)
+    frame.set_index(["user", "at"]).to_parquet(folder / "rows.parquet")
+    return of_others(folder / "rows.parquet", **words)
+
+
 def database(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source:
     with duckdb.connect(str(folder / "rows.duckdb")) as connection:
         connection.register("given", table(rows))
@@ -143,6 +217,8 @@ def json_lines(folder: Path, rows: list[dict[str, Any]], **words: Any) -> Source
 
 KINDS = {
     "table": database, "frame": frame, "csv": csv_file, "csv files": csv_files, "json lines": json_lines,
+    "Arrow's files": of_arrow, "old Spark's file": of_old_spark,
+    "DuckDB's files": of_duckdb, "Polars' file": of_polars, "pandas' file": of_pandas,
 }  # fmt: skip
 
 
