@@ -35,6 +35,7 @@ from featurestore.sources.tables.table_files import (
     TableFile,
     TableState,
     rows_without,
+    same_rows,
 )
 from featurestore.sources.text.text_files import batches
 from featurestore.types import FeatureType
@@ -52,6 +53,41 @@ class Told(NamedTuple):
 
     columns: RawColumns
     instants: Mapping[SourceFile, int]
+
+
+class _LocalTableCopies:
+    """What is kept of tables in a folder of copies."""
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        self._folder = folder
+        self.compared: dict[str, set[Path]] = {}
+        """By table where it is kept which of its files have the same rows."""
+
+    def has_copy(self, table: str, of: TableFile) -> bool:
+        return copy_path(self._folder(), table, [of.state, of.file.size]).exists()
+
+    def are_same(
+        self,
+        table: str,
+        replaced: Sequence[TableFile],
+        written: Sequence[TableFile],
+        exists: Callable[[TableFile], bool],
+    ) -> bool:
+        state = {
+            kind: [[one.partition, one.state, one.file.size] for one in of]
+            for kind, of in (("replaced", replaced), ("written", written))
+        }
+        path = copy_path(self._folder(), table, state)
+        if not path.exists() and not all(map(exists, (*replaced, *written))):
+            return False
+
+        def compared() -> Batches:
+            batch = pa.RecordBatch.from_pydict({"same": [same_rows(replaced, written)]})
+            return batch.schema, iter([batch])
+
+        copy_of(self._folder(), table, state, compared, whole=False)
+        self.compared.setdefault(table, set()).add(path)
+        return bool(pq.read_table(path)["same"][0].as_py())
 
 
 class Sources:
@@ -77,6 +113,7 @@ class Sources:
         """By source what another process settled of it."""
         self._places = Places(root, self.located)
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
+        self._kept = _LocalTableCopies(self.copies)
         self._table_states: dict[tuple[str, tuple[SourceFile, ...]], dict[str, int]] = {}
         self._came: dict[str, dict[Sighting, Arrival]] = {}  # of tables, by source
         self._frames: dict[str, pa.Table] = {}
@@ -115,12 +152,12 @@ class Sources:
 
     def _delta(self, source: DeltaSource) -> tuple[SourceFile, ...]:
         place = self._places.place(source)
-        found = self._delta_tables.state(source, place, self._has_copy)
+        found = self._delta_tables.state(source, place, self._kept)
         return self._table(source, found, f"the Delta table {place}", f"version {found.number}")
 
     def _iceberg(self, source: IcebergSource) -> tuple[SourceFile, ...]:
         place = Path(self._places.place(source)) if source.path or source.name in self.located else None
-        found = self._iceberg_tables.state(source, place, self.catalogs, self._has_copy)
+        found = self._iceberg_tables.state(source, place, self.catalogs, self._kept)
         return self._table(source, found, f"the Iceberg table {place or source.table}", f"snapshot {found.number}")
 
     def _table(self, source: FileSource, found: TableState, title: str, state: str) -> tuple[SourceFile, ...]:
@@ -130,7 +167,7 @@ class Sources:
             raise source_error(
                 source, f"{title} has no snapshot yet" if found.number is None else f"{title} has no rows, in {state}"
             )
-        kept = [self._has_copy(found.table, one) and not one.as_is for one in found.files]
+        kept = [not one.as_is and self._kept.has_copy(found.table, one) for one in found.files]
         looked = [one.file for one, copied in zip(found.files, kept, strict=True) if not copied and one.before is None]
         there = {file.path: file for file in self._places.files(source, looked)} if looked else {}
         files = tuple(
@@ -138,6 +175,7 @@ class Sources:
         )
         if not all(one.as_is for one in found.files):
             compared = [copy_path(self.copies(), found.table, one.state) for one in found.stand_ins]
+            compared += self._kept.compared.get(found.table, ())
             tidy(self.copies(), found.table, *(Path(file.copy) for file in files if file.copy), *compared)
         copies = {one.file.path: file.copy for one, file in zip(found.files, files, strict=True)}
         for stand_in in found.stand_ins:
@@ -146,9 +184,6 @@ class Sources:
         came = self._came.setdefault(source.name, {})
         came.update({file.sighting: found.came[file.path] for file in files if file.path in found.came})
         return files
-
-    def _has_copy(self, table: str, one: TableFile) -> bool:
-        return copy_path(self.copies(), table, [one.state, one.file.size]).exists()
 
     def _of_table(self, source: FileSource, file: SourceFile, table: str, one: TableFile) -> SourceFile:
         if one.as_is:
@@ -319,10 +354,10 @@ class Sources:
         told = self._came.get(source.name, {})
         found = {sighting: told[sighting] for sighting in new if sighting in told}
         for sighting, arrival in found.items():
-            if known and arrival.anew:
+            if known and arrival.unknown:
                 raise source_error(
                     source,
-                    f"known_at=ARRIVAL: {arrival.anew} of its table wrote rows anew, into {sighting.name}, and when each of them came is "
+                    f"known_at=ARRIVAL: {arrival.unknown} {sighting.name}, and when each of them came is "
                     "not known any more. Say known_at=…, a column of when a row was learned",
                 )
         return {sighting: arrival.at for sighting, arrival in found.items()}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +29,8 @@ from tests.platforms.test_delta import added, commit, committed
 
 USER = Entity("user", key={"user": String})
 DAY = datetime(2026, 3, 8, tzinfo=UTC)
-FEED = {"delta.enableChangeDataFeed": "true"}
+FEED_SWITCH = "delta.enableChangeDataFeed"
+FEED = {FEED_SWITCH: "true"}
 HOURS = 23
 
 Row = tuple[str, int, str | None]
@@ -68,8 +72,35 @@ class Table:
 
     def __init__(self, folder: Path, partition_by: list[str]) -> None:
         self.folder, self.hour, self.rows = folder, 0, list[tuple[Row, int]]()
-        self._words: dict[str, Any] = {"partition_by": partition_by, "configuration": FEED}
-        self.append(("ann", 0, None), ("ben", 1, "x"))
+        self.past = dict[int, list[tuple[Row, int]]]()
+        """By version what its rows were then."""
+        self._partition_by = partition_by
+        self.create([("ann", 0, None), ("ben", 1, "x")])
+
+    def create(self, rows: list[Row]) -> None:
+        """In place of the one that there was, if there was one."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.rows, self.past, self.is_told = [], {}, True
+        self._words: dict[str, Any] = {"partition_by": self._partition_by, "configuration": FEED}
+        self.append(*rows)
+        self.past[0] = list(self.rows)
+
+    @property
+    def feed(self) -> bool:
+        return DeltaTable(self.folder).metadata().configuration.get(FEED_SWITCH) == "true"
+
+    def switch(self) -> None:
+        """The feed off, or on again."""
+        DeltaTable(self.folder).alter.set_table_properties({FEED_SWITCH: str(not self.feed).lower()})
+        self._changed()
+
+    def do(self, kind: str, of: Any) -> None:
+        """One of its changes, of which it is noted whether the table says all that there is to know of it."""
+        if kind in {"delete", "update", "merge", "overwrite_where"}:
+            self.is_told = self.is_told and self.feed
+        getattr(self, kind)(*([] if of is None else of if kind in {"append", "overwrite", "widen", "update"} else [of]))
+        self.past[DeltaTable(self.folder).version()] = list(self.rows)
 
     def _changed(self, *, change: bool = True) -> None:
         self.hour += 1
@@ -78,7 +109,7 @@ class Table:
 
     def append(self, *rows: Row) -> None:
         write_deltalake(self.folder, orders(*rows), mode="append", **self._words)
-        self._words = {}
+        self._words = {"schema_mode": "merge"}  # it may have been widened
         self._changed()
         self.rows += [(row, self.hour) for row in rows]
 
@@ -123,6 +154,59 @@ class Table:
 
         self._after(change)
         self.rows += [(row, self.hour) for amount, row in by_amount.items() if amount not in there]
+
+    def rewrite(self, amounts: set[int]) -> None:
+        """An update after which each row is as it was."""
+        before = DeltaTable(self.folder).version()
+        DeltaTable(self.folder).update(
+            {"amount": "amount", "city": "city"}, predicate=f"amount IN ({', '.join(map(str, sorted(amounts)))})"
+        )
+        if DeltaTable(self.folder).version() != before:
+            self._changed()
+
+    def overwrite(self, *rows: Row) -> None:
+        write_deltalake(self.folder, orders(*rows), mode="overwrite", **self._words)
+        self._changed()
+        self.rows = [(row, self.hour) for row in rows]
+
+    def overwrite_where(self, rows: list[Row]) -> None:
+        """The rows of one amount by others of it."""
+        amount = rows[0][1]
+        rows = [(user, amount, city) for user, _, city in rows]
+        said = f"amount = {amount}"
+        write_deltalake(self.folder, orders(*rows), mode="overwrite", predicate=said, **self._words)
+        self._changed()
+        self.rows = [(row, hour) for row, hour in self.rows if row[1] != amount] + [(row, self.hour) for row in rows]
+
+    def widen(self, *rows: Row) -> None:
+        """Append rows with one more column."""
+        more = pa.array([row[1] for row in rows], pa.int64())
+        write_deltalake(self.folder, orders(*rows).append_column("more", more), mode="append", schema_mode="merge")
+        self._changed()
+        self.rows += [(row, self.hour) for row in rows]
+
+    def restore(self, place: int) -> None:
+        """A version that there was, unless it was vacuumed: its rows are those that they were, and came when they came."""
+        newest = DeltaTable(self.folder).version()
+        earlier = sorted(self.past.keys() - {newest})
+        if not earlier:
+            return
+        version = earlier[place % len(earlier)]
+        there = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*.parquet")}
+        adds = pa.table(DeltaTable(self.folder, version=version).get_add_actions())["path"].to_pylist()
+        if {unquote(path) for path in adds} <= there:
+            DeltaTable(self.folder).restore(version)
+            self._changed(change=DeltaTable(self.folder).version() != newest)
+            self.rows = list(self.past[version])
+
+    def clean(self) -> None:
+        """The log away, up to a checkpoint of now."""
+        DeltaTable(self.folder).create_checkpoint()
+        newest = DeltaTable(self.folder).version()
+        for file in (self.folder / "_delta_log").glob("*.json"):
+            if int(file.name[:20]) < newest:
+                file.unlink()
+        self.is_told, self.past = False, {}
 
     def compact(self) -> None:
         before = DeltaTable(self.folder).version()
@@ -184,16 +268,19 @@ AMOUNTS = st.sets(st.integers(0, 12), min_size=1, max_size=4)
 CITIES = st.sampled_from(["x", "y z", None])
 ROWS = st.lists(st.tuples(st.sampled_from(["ann", "ben"]), st.integers(0, 12), CITIES), min_size=1, max_size=4)
 CHANGES = st.one_of(
-    st.tuples(st.just("append"), ROWS), st.tuples(st.just("delete"), AMOUNTS),
-    st.tuples(st.just("update"), st.tuples(AMOUNTS, CITIES)), st.tuples(st.just("merge"), ROWS),
-    st.tuples(st.just("compact"), st.none()), st.tuples(st.just("vacuum"), st.none()),
+    *(st.tuples(st.just(kind), ROWS) for kind in ("append", "merge", "overwrite", "overwrite_where", "widen", "create")),
+    *(st.tuples(st.just(kind), AMOUNTS) for kind in ("delete", "rewrite")),
+    st.tuples(st.just("update"), st.tuples(AMOUNTS, CITIES)),
+    *(st.tuples(st.just(kind), st.none()) for kind in ("compact", "vacuum", "switch", "clean")),
+    st.tuples(st.just("restore"), st.integers(0, 12)),
 )  # fmt: skip
 
 
 @settings(max_examples=draws(20), deadline=None)
-@given(changes=st.lists(CHANGES, min_size=2, max_size=7), partitioned=st.booleans(), looks=st.sets(st.integers(0, 6)))
+@given(changes=st.lists(CHANGES, min_size=2, max_size=9), partitioned=st.booleans(), looks=st.sets(st.integers(0, 8)))
 def test_any_changes(changes: list[tuple[str, Any]], partitioned: bool, looks: set[int]) -> None:
-    """Rows that are equal in all columns among them; a store that looks before each vacuum, and now and then."""
+    """Rows that are equal in all columns among them; a store that looks before each vacuum, and now and then. What the table says is
+    answered, and what it does not say is answered the same or refused."""
     with (
         tempfile.TemporaryDirectory() as folder,
         FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as store,
@@ -201,20 +288,17 @@ def test_any_changes(changes: list[tuple[str, Any]], partitioned: bool, looks: s
         table = Table(Path(folder, "t"), ["city"] if partitioned else [])
 
         def look() -> None:
-            if table.rows:
-                hours = list(range(table.hour + 1))
+            if not table.rows:
+                return
+            hours = list(range(table.hour + 1))
+            may_refuse = nullcontext() if table.is_told else suppress(SourceError)
+            with may_refuse:
                 assert known(store, table.folder, hours) == table.expected(hours)
 
         for number, (kind, of) in enumerate(changes):
-            if kind == "append":
-                table.append(*of)
-            elif kind == "update":
-                table.update(*of)
-            elif kind == "vacuum":
+            if kind in {"vacuum", "clean", "create"} or not table.feed:
                 look()
-                table.vacuum()
-            else:
-                getattr(table, kind)(*([] if of is None else [of]))
+            table.do(kind, of)
             if number in looks:
                 look()
         look()
@@ -354,3 +438,125 @@ def test_a_partition_goes_or_is_overwritten(feed: bool, store: FeatureStore, tmp
     table.rows.append((("ann", 9, "y z"), table.hour))
     assert known(store, table.folder, hours) == table.expected(hours)
     assert {row for row, _ in table.rows} == {("ann", 0, None), ("ann", 9, "y z")}
+
+
+@pytest.mark.parametrize("feed", [True, False])
+@pytest.mark.parametrize("partition_by", [[], ["city"]])
+def test_a_commit_that_changes_no_row_is_no_arrival(
+    partition_by: list[str], feed: bool, store: FeatureStore, tmp_path: Path
+) -> None:
+    """An update or a merge that writes rows as they were writes files anew and, where nothing is said of rows, need not be refused: the
+    rows are compared, partition by partition, and once that was seen a vacuum takes nothing away."""
+    table, hours = Table(tmp_path / "t", partition_by), list(range(12))
+    table.append(("ann", 7, "x"), ("ann", 7, "x"), ("ben", 8, None))
+    DeltaTable(table.folder).alter.set_table_properties({"delta.enableChangeDataFeed": str(feed).lower()})
+    table._changed()
+    assert known(store, table.folder, hours) == table.expected(hours)
+    for predicate in ("amount = 7", "user = 'ben'"):
+        DeltaTable(table.folder).update({"amount": "amount", "city": "city"}, predicate=predicate)
+        table._changed()
+    table.compact()
+    same = orders(("ann", 7, "x"))
+    merge = DeltaTable(table.folder).merge(same, predicate="t.amount = s.amount", source_alias="s", target_alias="t")
+    merge.when_matched_update({"amount": "s.amount"}).execute()
+    if feed:  # a merge says of rows that it wrote as they were that it changed them: they are new
+        table._after(lambda row: (row[0], -row[1], row[2]) if row[1] == 7 else row)
+        table.rows = [((row[0], abs(row[1]), row[2]), hour) for row, hour in table.rows]
+    else:
+        table._changed()
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.vacuum()
+    with FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as other:  # which has no copies
+        assert known(other, table.folder, [11]) == table.expected([11])
+    assert known(store, table.folder, hours) == table.expected(hours)
+    if feed:
+        return
+    DeltaTable(table.folder).update({"amount": "15 - amount"}, predicate="amount IN (7, 8)")
+    table._changed()
+    with pytest.raises(SourceError, match=r"known_at=ARRIVAL: version \d+ \(UPDATE\) of its table wrote rows anew"):
+        known(store, table.folder, hours)
+
+
+def test_rows_that_change_places_between_partitions_have_changed(store: FeatureStore, tmp_path: Path) -> None:
+    """Files that have the same rows, and other partitions: a column that no file has is compared too."""
+    folder = tmp_path / "t"
+    table = Table(folder, ["city"])
+    DeltaTable(folder).alter.set_table_properties({"delta.enableChangeDataFeed": "false"})
+    table._changed()
+    table.append(("ann", 7, "x"), ("ann", 7, "x"), ("ann", 7, "y z"))
+    assert known(store, folder, [0, 1, 2, 3]) == table.expected([0, 1, 2, 3])
+    DeltaTable(folder).update({"city": "CASE WHEN city = 'x' THEN 'y z' ELSE 'x' END"}, predicate="amount = 7")
+    table._changed()
+    with pytest.raises(SourceError, match=r"known_at=ARRIVAL: version \d+ \(UPDATE\) of its table wrote rows anew"):
+        known(store, folder, [0])
+
+
+@pytest.mark.parametrize("partition_by", [[], ["city"]])
+def test_a_version_that_is_restored(partition_by: list[str], store: FeatureStore, tmp_path: Path) -> None:
+    """Its rows came when they came, those of files that a commit had written anew among them."""
+    table = Table(tmp_path / "t", partition_by)
+    table.do("append", [("ann", 7, "x"), ("ann", 8, "x"), ("ben", 8, None)])
+    table.do("delete", {8})
+    table.do("update", ({7}, "x"))
+    wanted = DeltaTable(table.folder).version()
+    table.do("delete", {107})
+    hours = list(range(8))
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("restore", wanted)
+    assert ("ann", 107, "x") in {row for row, _ in table.rows}
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("append", [("ann", 9, "x")])
+    table.do("delete", {0})
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("restore", 1)
+    assert table.is_told
+    assert known(store, table.folder, hours) == table.expected(hours)
+
+
+def test_of_what_came_before_the_oldest_commit_no_arrival_is_made_up(store: FeatureStore, tmp_path: Path) -> None:
+    """Whose log is cleaned up to a checkpoint: files that were seen stay known from when they came; of others none is guessed."""
+    table, hours = Table(tmp_path / "t", []), list(range(9))
+    table.do("append", [("ann", 7, "x")])
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("clean", None)
+    table.do("append", [("ann", 8, "x")])
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("compact", None)
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("clean", None)
+    says = r"known_at=ARRIVAL: version \d+ \(OPTIMIZE\) of its table wrote rows anew"
+    with pytest.raises(SourceError, match=says):  # the version before it is not to be had
+        known(store, table.folder, hours)
+    table.do("append", [("ann", 9, "x")])
+    table.do("clean", None)
+    says = r"known_at=ARRIVAL: version \d+ \(WRITE\) is the oldest of its table that is known any more, and an earlier one wrote part-"
+    with pytest.raises(SourceError, match=says):
+        known(store, table.folder, hours)
+    with FeatureStore.local(clock=ManualClock(DAY + timedelta(days=1))) as other:  # to which nothing was known before
+        assert known(other, table.folder, [table.hour]) == table.expected([table.hour])
+
+
+def test_a_table_that_is_made_again_in_the_same_place(store: FeatureStore, tmp_path: Path) -> None:
+    table, hours = Table(tmp_path / "t", []), list(range(8))
+    table.do("delete", {0})
+    assert known(store, table.folder, hours) == table.expected(hours)
+    table.do("create", [("ann", 7, "x"), ("ben", 8, None)])
+    table.do("update", ({7}, None))
+    assert known(store, table.folder, hours) == table.expected(hours)
+
+
+def test_a_feed_that_is_switched_off_and_on_again(store: FeatureStore, tmp_path: Path) -> None:
+    """What it says, before and after, is taken; a commit between that changed rows is refused for as long as the table has its files."""
+    table, hours = Table(tmp_path / "t", ["city"]), list(range(12))
+    table.do("append", [("ann", 7, "x"), ("ann", 8, "y z"), ("ben", 8, "y z")])
+    for change in (("switch", None), ("append", [("ann", 9, "x")]), ("switch", None), ("delete", {9})):
+        table.do(*change)
+        assert known(store, table.folder, hours) == table.expected(hours)
+    for change in (("switch", None), ("update", ({7}, "x")), ("switch", None)):
+        table.do(*change)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"known_at=ARRIVAL: version \d+ \(UPDATE\) of its table wrote rows anew"):
+            known(store, table.folder, hours)
+        table.do("delete", {8})
+    table.do("overwrite", [("ann", 1, None)])
+    assert known(store, table.folder, hours) == table.expected(hours)

@@ -564,6 +564,74 @@ def test_rows_are_known_from_the_snapshot_that_added_them(
         assert known(another, lying, [at[2], came]) == [None, 3]
 
 
+def write_anew(of: Table, rows: pa.Table) -> None:
+    """Write all data files anew as one of these rows, as an update that copies on write does."""
+    with of.transaction() as transaction, transaction.update_snapshot().overwrite() as update:
+        for old in data_files(of):
+            update.delete_data_file(old)
+        for new in _dataframe_to_data_files(transaction.table_metadata, rows, of.io):
+            update.append_data_file(new)
+    of.refresh()
+
+
+def instants(of: Table) -> list[datetime]:
+    return [datetime.fromtimestamp(one.timestamp_ms / 1000, UTC) for one in of.metadata.snapshots]
+
+
+def test_a_snapshot_that_changes_no_row_is_no_arrival(
+    store: FeatureStore, clock: ManualClock, catalog: Catalog
+) -> None:
+    """One that writes files anew, and says of itself that rows changed: the rows are compared."""
+    clock.set(datetime(2200, 1, 1, tzinfo=UTC))
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    arriving = source(known_at=ARRIVAL)
+    of.append(FIRST)
+    of.append(SECOND)
+    at = instants(of)
+    assert known(store, arriving, at) == [2, 3]
+    write_anew(of, of.scan().to_arrow()[::-1])
+    assert of.current_snapshot().summary.operation == Operation.OVERWRITE  # type: ignore[union-attr]
+    view = FeatureView("rows", entity=USER, source=arriving, refresh="1h", features={"n": Count(window="lifetime")})
+    store.apply([view])
+    assert known(store, arriving, at) == [2, 3]
+    of.append(rows(("ann", 9, "z")))
+    assert known(store, arriving, instants(of)) == [2, 3, 3, 4]
+    of.manage_snapshots().rollback_to_snapshot(snapshots(of)[2]).commit()
+    of.append(rows(("ann", 8, "z"), ("ann", 9, "z")))
+    assert known(store, arriving, instants(of)) == [2, 3, 3, 3, 5]
+    changed = of.scan().to_arrow().to_pylist()
+    changed[0]["amount"] += 1
+    write_anew(of, pa.Table.from_pylist(changed, rows(schema=SCHEMA).schema))
+    with pytest.raises(SourceError, match=r"known_at=ARRIVAL: snapshot \d+ \(overwrite\) of its table wrote rows anew"):
+        known(store, arriving, at)
+
+
+def test_of_what_lies_before_the_oldest_snapshot_no_arrival_is_made_up(
+    store: FeatureStore, clock: ManualClock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that were seen stay known from then on; one that a compaction wrote whose snapshot is expired is in no place of others."""
+    clock.set(datetime(2200, 1, 1, tzinfo=UTC))
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    arriving = source(known_at=ARRIVAL)
+    of.append(FIRST)
+    of.append(SECOND)
+    at = instants(of)
+    view = FeatureView("rows", entity=USER, source=arriving, refresh="1h", features={"n": Count(window="lifetime")})
+    store.apply([view])
+    of.append(rows(("ann", 8, "z")))
+    of.maintenance.expire_snapshots().by_id(snapshots(of)[0]).commit()
+    assert known(store, arriving, [*at, *instants(of)]) == [2, 3, 3, 4]
+    compact(of, monkeypatch)
+    of.append(rows(("ann", 9, "z")))
+    assert known(store, arriving, [*at, instants(of)[-1]]) == [2, 3, 5]
+    for old in snapshots(of)[:-1]:
+        of.maintenance.expire_snapshots().by_id(old).commit()
+    with pytest.raises(
+        SourceError, match=r"snapshot \d+ \(append\) is the oldest of its table that is known any more, and"
+    ):
+        known(store, arriving, at)
+
+
 KILLED = """
 import sys
 from featurestore.sources import copies

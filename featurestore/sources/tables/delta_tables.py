@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,22 @@ from featurestore.sources.copies import Batches
 from featurestore.sources.object_stores import readable
 from featurestore.sources.partitions import NULL, partition_type
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables.table_files import Commit, Originals, TableFile, TableState, arrivals
+from featurestore.sources.tables.table_files import (
+    Commit,
+    Originals,
+    TableCopies,
+    TableFile,
+    TableState,
+    arrivals,
+    without_unchanging,
+)
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 LOG = "_delta_log"
 COMMIT = re.compile(r"\d{20}\.json")
+CHECKPOINT = re.compile(r"(\d{20})\.checkpoint.*\.parquet")
 MAPPING = "delta.columnMapping.mode"
 PHYSICAL, NUMBER = "delta.columnMapping.physicalName", "delta.columnMapping.id"
 FIELD_ID = b"PARQUET:field_id"
@@ -49,8 +58,8 @@ class DeltaTables:
         self._commits: dict[tuple[str, Any], Commit] = {}
         self._before: dict[tuple[str, str, Any, str], dict[str, TableFile]] = {}
 
-    def state(self, source: DeltaSource, place: str, copied: Callable[[str, TableFile], bool]) -> TableState:
-        """What counts of the table in a folder, or below a URL. copied: whether there is a copy of a file of the table of this id.
+    def state(self, source: DeltaSource, place: str, kept: TableCopies) -> TableState:
+        """What counts of the table in a folder, or below a URL.
 
         Raises SourceError where there is none, or where it is kept in a way that is not read.
         """
@@ -62,18 +71,20 @@ class DeltaTables:
             columns = _columns(source, table)
             found = _state(source, place, table, columns)
             if source.arrives:
-                found = self._arriving(source, place, table, found, columns, copied)
+                found = self._arriving(source, place, table, found, columns, kept)
             known = self._known[source.name] = key, found
         return known[1]
 
     def _arriving(
         self, source: DeltaSource, place: str, table: DeltaTable, newest: TableState, columns: dict[str, str] | None,
-        copied: Callable[[str, TableFile], bool],
+        kept: TableCopies,
     ) -> TableState:  # fmt: skip
         """A table whose rows are known from when they came, with what was there before it was compacted."""
         assert newest.number is not None
         # Listed after the table was: it may have been committed to meanwhile.
-        entries = {int(entry[0][:20]): entry for entry in _log_state(source, place) or () if COMMIT.fullmatch(entry[0])}
+        log = _log_state(source, place) or ()
+        entries = {int(entry[0][:20]): entry for entry in log if COMMIT.fullmatch(entry[0])}
+        checkpoints = {int(match[1]) for entry in log if (match := CHECKPOINT.fullmatch(entry[0]))}
         first = newest.number + 1
         while first - 1 in entries:
             first -= 1
@@ -86,6 +97,8 @@ class DeltaTables:
         commits = [self._commit(source, place, entries[number], shape) for number in range(first, newest.number + 1)]
 
         def before(commit: Commit) -> dict[str, TableFile]:
+            if first and not any(first - 1 <= number < commit.number for number in checkpoints):
+                return {}  # what it takes to know that version is cleaned up
             key = (place, newest.table, entries[commit.number], repr(columns))
             if key not in self._before:
                 earlier = _state(source, place, _table(source, place, commit.number - 1), columns)
@@ -93,10 +106,27 @@ class DeltaTables:
                 self._before[key] = {one.file.path: one for one in removed}
             return self._before[key]
 
-        originals = Originals(
-            before, copied=partial(copied, newest.table), exists=lambda one: _exists(source, one.file.path)
-        )
-        files, stand_ins = originals.read_instead(commits, {one.file.path: one for one in newest.files})
+        def exists(one: TableFile) -> bool:
+            return _exists(source, one.file.path)
+
+        def is_unchanged(commit: Commit) -> bool:
+            if shape.is_mapped:
+                return False
+            earlier = before(commit)
+            if not commit.replaced <= earlier.keys():
+                return False
+            written = _state(source, place, _table(source, place, commit.number), columns).files
+            written = [one for one in written if one.file.path in commit.adds]
+            try:
+                return kept.are_same(newest.table, list(earlier.values()), written, exists)
+            except OSError as error:
+                raise source_error(
+                    source, f"what {commit.title} of its table wrote cannot be compared with what it replaced: {error}"
+                ) from error
+
+        there = {one.file.path: one for one in newest.files}
+        commits = without_unchanging(commits, there, is_unchanged)
+        files, stand_ins = Originals(before, partial(kept.has_copy, newest.table), exists).read_instead(commits, there)
         return newest._replace(files=list(files.values()), came=arrivals(commits, files), stand_ins=tuple(stand_ins))
 
     def _commit(self, source: DeltaSource, place: str, entry: tuple[str, int, int], shape: _LoggedColumns) -> Commit:

@@ -19,7 +19,15 @@ from featurestore.errors import FilesChangedError, SourceError
 from featurestore.lazy import pa, pq
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile, source_error
-from featurestore.sources.tables.table_files import Commit, Originals, TableFile, TableState, arrivals
+from featurestore.sources.tables.table_files import (
+    Commit,
+    Originals,
+    TableCopies,
+    TableFile,
+    TableState,
+    arrivals,
+    without_unchanging,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -45,11 +53,9 @@ class IcebergTables:
         self._columns: dict[str, Any] = {}  # by the path of a file its columns, or why they are not known
 
     def state(
-        self, source: IcebergSource, place: Path | None, catalogs: Mapping[str, Mapping[str, str]],
-        copied: Callable[[str, TableFile], bool],
-    ) -> TableState:  # fmt: skip
-        """The files of the snapshot that a source names. place: where it lies, None where its catalog knows it. copied: whether there is
-        a copy of a file of the table of this id.
+        self, source: IcebergSource, place: Path | None, catalogs: Mapping[str, Mapping[str, str]], kept: TableCopies
+    ) -> TableState:
+        """The files of the snapshot that a source names. place: where it lies, None where its catalog knows it.
 
         Raises SourceError where there is no such table or snapshot, or where it is kept in a way that is not read;
         FilesChangedError where it was changed while it was looked at.
@@ -65,13 +71,11 @@ class IcebergTables:
                 schema = planning.schema(pinned)
                 found = planning.state(pinned, schema)
                 if source.arrives and found.number is not None:
-                    found = self._arriving(planning, schema, found, copied)
+                    found = self._arriving(planning, schema, found, kept)
                 known = self._known[source.name] = key, found
             return known[1]
 
-    def _arriving(
-        self, planning: _Planned, schema: Schema, newest: TableState, copied: Callable[[str, TableFile], bool]
-    ) -> TableState:
+    def _arriving(self, planning: _Planned, schema: Schema, newest: TableState, kept: TableCopies) -> TableState:
         """A table whose rows are known from when they came, with what was there before it was compacted."""
         commits = []
         for one in reversed(list(_ancestors(planning.table, newest.number))):
@@ -88,12 +92,19 @@ class IcebergTables:
             removed = [one for one in planning.state(parent, schema).files if one.state["path"] in commit.removes]
             return {one.state["path"]: one._replace(as_is=False) for one in removed}
 
-        originals = Originals(
-            before,
-            copied=partial(copied, newest.table),
-            exists=lambda one: bool(planning.table.io.new_input(one.state["path"]).exists()),
-        )
-        files, _ = originals.read_instead(commits, {one.state["path"]: one for one in newest.files})
+        def exists(one: TableFile) -> bool:
+            return bool(planning.table.io.new_input(one.state["path"]).exists())
+
+        def is_unchanged(commit: Commit) -> bool:
+            earlier = before(commit)
+            if not commit.replaced <= earlier.keys():
+                return False
+            written = [one for one in planning.state(commit.number, schema).files if one.state["path"] in commit.adds]
+            return kept.are_same(newest.table, list(earlier.values()), written, exists)
+
+        there = {one.state["path"]: one for one in newest.files}
+        commits = without_unchanging(commits, there, is_unchanged)
+        files, _ = Originals(before, partial(kept.has_copy, newest.table), exists).read_instead(commits, there)
         came = {files[path].file.path: arrival for path, arrival in arrivals(commits, files).items()}
         return newest._replace(files=list(files.values()), came=came)
 

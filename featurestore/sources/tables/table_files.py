@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -55,8 +55,8 @@ class Arrival(NamedTuple):
 
     at: int
     """µs; where some of them came before, when the last did, as far as that is known."""
-    anew: str = ""
-    """What wrote them anew, which does not say when each came; empty where they came with it."""
+    unknown: str = ""
+    """Why it is not known when each came: what wrote them anew, for messages, up to the name of the file; empty where it is known."""
 
 
 class Commit(NamedTuple):
@@ -89,6 +89,23 @@ class Commit(NamedTuple):
     def says_rows(self) -> bool:
         """Whether it is known which rows it changed of those in the files that it replaced: none, or those that it says."""
         return not self.changes or bool(self.inserted or self.deleted)
+
+
+class TableCopies(Protocol):
+    """What is kept here of the rows of tables, each of which an id names."""
+
+    def has_copy(self, table: str, of: TableFile) -> bool:
+        """Whether there is a copy of a file."""
+
+    def are_same(
+        self,
+        table: str,
+        replaced: Sequence[TableFile],
+        written: Sequence[TableFile],
+        exists: Callable[[TableFile], bool],
+    ) -> bool:
+        """Whether files have the rows, in each partition, of those that they took the place of. It is found out once, while all are
+        there; False where one of them is not."""
 
 
 class ReadInstead(NamedTuple):
@@ -129,21 +146,24 @@ class TableState(NamedTuple):
 
 
 def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arrival]:
-    """When the rows of these files came. commits: those that are known, the oldest first; what was there before them had come by
+    """When the rows of these files came. commits: those that are known, the oldest first; what none of them added had come by
     then."""
     oldest = commits[0].at
+    earlier = Arrival(
+        oldest, f"{commits[0].title} is the oldest of its table that is known any more, and an earlier one wrote"
+    )
     came: dict[str, Arrival] = {}
     for commit in commits:
         came |= {one.file.path: Arrival(commit.at) for one in commit.inserted}
         for path in commit.adds - came.keys():
             if not commit.changes and commit.replaced:
                 last = max(came[one].at if one in came else oldest for one in commit.replaced)
-                came[path] = Arrival(last, commit.title)
+                came[path] = Arrival(last, f"{commit.title} of its table wrote rows anew, into")
             elif commit.replaced and not commit.replaces:
-                came[path] = Arrival(commit.at, commit.title)
+                came[path] = Arrival(commit.at, f"{commit.title} of its table wrote rows anew, into")
             else:
                 came[path] = Arrival(commit.at)
-    return {path: came.get(path, Arrival(oldest)) for path in paths}
+    return {path: came.get(path, earlier) for path in paths}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +201,8 @@ class Originals:
         it changed, what it replaced, as long as all of that is there and nothing else was deleted since; and what stands for what."""
         wanted = _wanted(commits, files)
         while True:
-            self._groups = {}
+            self._groups, there = {}, set[str]()
+            made: dict[frozenset[str], _RewrittenFiles] = {}
             for commit in commits:
                 if (
                     commit.replaced
@@ -191,6 +212,11 @@ class Originals:
                     self._join(commit)
                 else:
                     self._leave(commit.removes)
+                    for group in made.values():  # a version was restored
+                        if commit.adds & group.outputs and group.outputs <= (there - commit.removes) | commit.adds:
+                            self._groups |= dict.fromkeys(group.outputs, group)
+                there = (there - commit.removes) | commit.adds
+                made |= {group.outputs: group for group in self._groups.values()}
             groups = [one for one in dict.fromkeys(self._groups.values()) if one.outputs <= files.keys()]
             groups = [group for group in groups if self._stands(group, files)]
             gone = {path for group in groups for path, piece in group.pieces.items() if not self._is_there(piece)}
@@ -215,7 +241,7 @@ class Originals:
         changed = (*commit.inserted, *commit.deleted)
         folders = [commit.partitions.get(path, "") for path in written]
         for folder in dict.fromkeys([*folders, *(one.partition for one in (*earlier.values(), *changed))]):
-            replaced = {path: file for path, file in earlier.items() if file.partition == folder}
+            replaced = {path: earlier[path] for path in commit.replaced if earlier[path].partition == folder}
             outputs = {path for path in written if commit.partitions.get(path, "") == folder}
             pieces = dict[str, TableFile]()
             single, says_rows = set(replaced), bool(changed)
@@ -287,6 +313,39 @@ def rows_without(rows: Batches, deleted: Sequence[Batches]) -> Batches:
                 yield batch.filter(pa.array(kept))
 
     return schema, left()
+
+
+def without_unchanging(
+    commits: Sequence[Commit], files: Iterable[str], is_unchanged: Callable[[Commit], bool]
+) -> list[Commit]:
+    """Commits, the oldest first; of those that wrote anew what these files have, and do not say which rows they changed, each that
+    changed none says that."""
+    needed, unchanging = set(files), set[int]()
+    for commit in reversed(commits):
+        if commit.replaced and commit.adds & needed:
+            is_silent = not (commit.says_rows or commit.replaces or commit.adds & commit.removes)
+            if is_silent and is_unchanged(commit):
+                unchanging.add(commit.number)
+            if commit.says_rows or commit.number in unchanging:
+                needed |= commit.adds | commit.removes
+    return [commit._replace(changes=False) if commit.number in unchanging else commit for commit in commits]
+
+
+def same_rows(replaced: Sequence[TableFile], written: Sequence[TableFile]) -> bool:
+    """Whether files have the rows of others in each partition. Raises what reading them raises."""
+    counts = [[None if one.state.get("left") else one.num_rows for one in of] for of in (replaced, written)]
+    if None not in counts[0] + counts[1] and len({sum(one or 0 for one in of) for of in counts}) == 2:
+        return False
+    types, digests = dict[str, pa.DataType](), list[dict[str, RowsDigest]]()
+    try:
+        for of in (written, replaced):
+            digests.append({})
+            for one in of:
+                digests[-1].setdefault(one.partition, RowsDigest(types)).add(one.rows())
+    except (pa.ArrowException, duckdb.Error):  # a column of one type and of another, neither of which holds the other
+        return False
+    said = [{folder: (one.count, one.sum) for folder, one in of.items() if one.count} for of in digests]
+    return said[0] == said[1]
 
 
 class RowsDigest:
