@@ -18,7 +18,7 @@ ROOT = Path(featurestore.__file__).parent
 FLOORS = [
     {
         "errors", "elsewhere", "clock", "lazy", "types", "report", "hidden", "settings", "bound", "tracing", "log_lines", "number_texts", "plurals",
-        "typed_texts", "typed_json", "timed_response", "timed_opener",
+        "typed_texts", "typed_json", "timed_response", "timed_opener", "arrow_ipc",
     },
     {"durable"},
     {"declare", "config"},

@@ -67,6 +67,13 @@ HOMES = [
         {},
     ),
     Home(
+        "a table as bytes is an Arrow IPC stream; one that others sent is checked and limited",
+        r"\bipc\.(new|open)_(stream|file)\(|\bRecordBatch(Stream|File)(Writer|Reader)\b",
+        ("arrow_ipc",),
+        ("stream = pa.ipc.new_stream(sink, rows.schema)", "return pa.ipc.open_stream(body).read_all()", "pa.RecordBatchStreamReader(body)"),
+        {"declare.frames": "a digest of the bytes of columns, which nothing reads"},
+    ),
+    Home(
         "1: a condition holds where it is true, and not null",
         r"\bIS TRUE\b",
         ("semantics.rows",),

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import orjson
 
 import featurestore.errors
+from featurestore import arrow_ipc
 from featurestore.client.retries import AGAIN
 from featurestore.clock import wall_clock
 from featurestore.declare.frames import table_of
@@ -293,7 +294,7 @@ def _json_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, 
 
 
 def _arrow_result(sent: list[dict[str, Any]], body: bytes, headers: Mapping[str, str]) -> OnlineResult:
-    table = pa.ipc.open_stream(body).read_all()
+    table = arrow_ipc.from_sent_bytes(body)
     told = orjson.loads(table.schema.metadata[ABOUT])
     columns: dict[str, Sequence[Any]] = {name: scalars(table[name]) for name in table.column_names}
     statuses = [told["statuses"][name] for name in columns]

@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from featurestore import arrow_ipc
 from featurestore.errors import FeatureStoreError, MaterializeError
 from featurestore.lazy import duckdb, pa
 from featurestore.materialize.kernel import RecordWriting, RunInstants, SlotWriter, Written
@@ -75,7 +76,7 @@ class ChunkWork:
 
 class ChunkOrder(NamedTuple):
     """A chunk to write: its keys, as `asked` has them, and the store keys that have records in it, where every record is written; both
-    as `packed_table` packs them. key: by which it may write."""
+    as `arrow_ipc` writes them. key: by which it may write."""
 
     marks: RunInstants
     key: RunKey
@@ -90,7 +91,7 @@ class Advanced(NamedTuple):
 
 
 class Values(NamedTuple):
-    """A worker's word: the values of so many rows that it writes, a `packed_table` by the names of features, or why it has none."""
+    """A worker's word: the values of so many rows that it writes, a table by the names of features as `arrow_ipc` writes it, or why it has none."""
 
     rows: int
     columns: bytes | Exception
@@ -104,20 +105,6 @@ class Failed(NamedTuple):
 
 Word = Advanced | Values | Failed | Written
 """What a worker says; `Written` of a chunk that is done."""
-
-
-def packed_table(table: pa.Table) -> bytes:
-    """A table as bytes, of which `unpacked_table` makes it again."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
-
-
-def unpacked_table(packed: bytes) -> pa.Table:
-    """See `packed_table`."""
-    return pa.ipc.open_stream(pa.py_buffer(packed)).read_all()
 
 
 def work(connection: Connection) -> None:
@@ -167,13 +154,13 @@ class _ChunkWorker:
     def written(self, order: ChunkOrder) -> Written:
         """Write a chunk."""
         asked, connection = self.asked, self.session.connection
-        keys = unpacked_table(order.asked)
+        keys = arrow_ipc.from_bytes(order.asked)
         connection.register("given_keys", keys)
         connection.execute("CREATE OR REPLACE TEMP TABLE asked AS FROM given_keys")
         connection.unregister("given_keys")
         stored = None
         if order.stored is not None:
-            stored = StoredKeys(connection, [unpacked_table(order.stored)["key"].to_pylist()])
+            stored = StoredKeys(connection, [arrow_ipc.from_bytes(order.stored)["key"].to_pylist()])
         codec = ViewCodec(asked.project, asked.view, tagged=self.store.tagged)
         slots = SlotWriter(asked.view, codec, self.store, order.key.writer(self.store), order.marks, asked.everything)
         tiling = None if asked.tiles is None else asked.tiles.tiling(self.session)
@@ -194,7 +181,7 @@ class _SentValues:
         """See `ValueTaker`."""
         sent: bytes | Exception
         try:
-            sent = packed_table(pa.table(dict(columns() if callable(columns) else columns)))
+            sent = arrow_ipc.to_bytes(pa.table(dict(columns() if callable(columns) else columns)))
         except Exception as error:  # noqa: BLE001 - as in `Gathering`: what is written is more important
             sent = MaterializeError(f"{type(error).__name__}: {error}")
         self.say(Values(rows, sent))

@@ -22,6 +22,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
+from featurestore import arrow_ipc
 from featurestore.declare.sources import FileSource
 from featurestore.durable.forks import closed_in_child, take_back
 from featurestore.errors import MaterializeError, OnlineUnavailableError
@@ -33,8 +34,6 @@ from featurestore.materialize.chunk_worker import (
     Failed,
     Values,
     WorkerLimits,
-    packed_table,
-    unpacked_table,
 )
 from featurestore.materialize.kernel import RunInstants, Written
 from featurestore.materialize.key_chunks import KeyChunk, KeyChunks
@@ -146,8 +145,8 @@ class WriterInProcesses:
         return self._workers[-1]
 
     def _order(self, marks: RunInstants, key: RunKey, chunk: KeyChunk, stored: StoredKeys | None) -> ChunkOrder:
-        held = None if stored is None else packed_table(stored.of(chunk.number))
-        return ChunkOrder(marks, key, packed_table(self._chunks.asked(chunk)), held)
+        held = None if stored is None else arrow_ipc.to_bytes(stored.of(chunk.number))
+        return ChunkOrder(marks, key, arrow_ipc.to_bytes(self._chunks.asked(chunk)), held)
 
     def _said(self, worker: _Worker, gathering: ValueTaker | None) -> Written | None:
         """Take a word of a worker's; what was written of its chunk, where that is done."""
@@ -190,7 +189,7 @@ def _columns(word: Values) -> Mapping[str, pa.Array]:
     """The values that a worker sent; raises why it has none."""
     if isinstance(word.columns, Exception):
         raise word.columns
-    table = unpacked_table(word.columns)
+    table = arrow_ipc.from_bytes(word.columns)
     return dict(zip(table.column_names, table.columns, strict=True))
 
 

@@ -8,11 +8,11 @@ finds the append without the rows in the other log puts them there. After that t
 from __future__ import annotations
 
 import base64
-import io
 import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from featurestore import arrow_ipc
 from featurestore.lazy import pa
 
 
@@ -35,10 +35,8 @@ class MovedRows(NamedTuple):
     @classmethod
     def of(cls, rows: pa.Table, which: str) -> MovedRows:
         """Those of a batch, and the log that they belong into."""
-        written, token = io.BytesIO(), secrets.token_hex(8)
-        with pa.ipc.new_stream(written, rows.schema) as stream:
-            stream.write_table(rows)
-        return cls({which: f"{token} {base64.b64encode(written.getvalue()).decode()}"}, {_kept(which): token})
+        token = secrets.token_hex(8)
+        return cls({which: f"{token} {base64.b64encode(arrow_ipc.to_bytes(rows)).decode()}"}, {_kept(which): token})
 
 
 def waiting(positions: Mapping[str, str], which: str) -> tuple[pa.Table | None, str | None]:
@@ -46,5 +44,5 @@ def waiting(positions: Mapping[str, str], which: str) -> tuple[pa.Table | None, 
     token, _, data = positions.get(which, "").partition(" ")
     if not data:
         return None, None
-    rows = pa.ipc.open_stream(base64.b64decode(data)).read_all()
+    rows = arrow_ipc.from_bytes(base64.b64decode(data))
     return rows, token if positions.get(_kept(which)) == token else None

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from featurestore import arrow_ipc
 from featurestore.errors import RequestError, did_you_mean
-from featurestore.lazy import pa
 from featurestore.number_texts import float_of
 from featurestore.plurals import plural
 from featurestore.server.json_answers import instant, types_of, within
@@ -306,7 +306,4 @@ def arrow_body(result: OnlineResult, most: int = DEFAULTS.answer_bytes) -> list[
         "stale": result.stale,
     }
     table = result.to_arrow().replace_schema_metadata({b"featurestore.lookup": orjson.dumps(about)})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return within([bytes(sink.getvalue())], most)
+    return within([arrow_ipc.to_bytes(table)], most)

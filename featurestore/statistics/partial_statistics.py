@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import orjson
 
+from featurestore import arrow_ipc
 from featurestore.lazy import pa
 from featurestore.statistics.column_counts import ColumnCounts, NumberCounts, SizeCounts
 from featurestore.statistics.held_rows import Draws, HeldRows
@@ -53,18 +54,13 @@ class PartialStatistics:
             said.append([name, held.bits, place, None if column.counts is None else astuple(column.counts)])
         words = {"version": VERSION, "rows": self.rows, "columns": said}
         table = pa.table(arrays).replace_schema_metadata({PARTIAL: orjson.dumps(words, default=tuple)})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-            writer.write_table(table)
-        packed: bytes = sink.getvalue().to_pybytes()
-        return packed
+        return arrow_ipc.to_bytes(table, compression="lz4")
 
     @classmethod
     def unpacked(cls, data: bytes) -> Self:
         """What `packed` gave. ValueError where it is something else, or of another version."""
         try:
-            with pa.ipc.open_stream(data) as reader:
-                table = reader.read_all()
+            table = arrow_ipc.from_bytes(data)
             words = orjson.loads(table.schema.metadata[PARTIAL])
             if words["version"] != VERSION:
                 raise ValueError(f"they are of version {words['version']}, and not {VERSION}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from featurestore import arrow_ipc
 from featurestore.declare.push import PushSource
 from featurestore.declare.streams import KEY, OFFSET, PARTITION, TIMESTAMP, Stream
 from featurestore.errors import FeatureStoreError, PushError
@@ -22,6 +23,9 @@ Read = Callable[[bytes], Any]
 """From the bytes of a message to a mapping, or a table of many rows. PushError where they are not what they should be."""
 
 ALL = "*"
+
+MESSAGE_BYTES = 256 << 20
+"""Bytes of memory that the rows of one message take at most."""
 
 
 class DecodedRows(NamedTuple):
@@ -225,11 +229,8 @@ def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_table(data: bytes) -> Any:
-    """The rows of an Arrow IPC stream; PushError where bytes are none."""
+    """The rows of an Arrow IPC stream; PushError where bytes are none, or its rows take more than `MESSAGE_BYTES` of memory."""
     try:
-        with pa.ipc.open_stream(data) as stream:
-            table = stream.read_all()
-            table.validate(full=True)
-            return table
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise PushError(f"the message is no Arrow IPC stream: {error}") from None
+        return arrow_ipc.from_sent_bytes(data, MESSAGE_BYTES)
+    except ValueError as error:
+        raise PushError(f"the message is no Arrow IPC stream that can be read: {error}") from None

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from featurestore import KafkaStream, PushSource
+from featurestore import KafkaStream, PushSource, arrow_ipc
 from featurestore.errors import DeclarationError, PushError
-from featurestore.streams.decoder import Decoder, read_object, read_table
+from featurestore.streams.decoder import MESSAGE_BYTES, Decoder, read_object, read_table
 from featurestore.streams.reader import Message
 from featurestore.types import Bool, Bytes, Float64, Int64, String, Timestamp
 
@@ -121,14 +121,6 @@ def test_what_is_ignored() -> None:
     assert "'more'" in str(one(decoder({"n": Int64}, ignore="trace"), message(said))[0])
 
 
-def arrow(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
 def test_arrow_has_many_rows() -> None:
     """A message of Arrow IPC is any number of rows, none included; columns may be fields of structs."""
     at = pa.array([AT * 1000] * 2, pa.timestamp("us", "UTC"))
@@ -139,17 +131,31 @@ def test_arrow_has_many_rows() -> None:
         fields={"card": "card.number", "place": "$offset"},
     )
     table = pa.table({"n": pa.array([1, 2], pa.int32()), "card": inner, "at": at})
-    rows, empty = one(of, message(arrow(table)), message(arrow(table.slice(0, 0))))
+    rows, empty = one(of, message(arrow_ipc.to_bytes(table)), message(arrow_ipc.to_bytes(table.slice(0, 0))))
     assert [(row["n"], row["card"], row["place"]) for row in rows] == [(1, "a", "17"), (2, None, "17")]
     assert empty == []
     for value, says in (
         (b"nonsense", "no Arrow"),
-        (arrow(table)[:-30], "no Arrow"),
-        (arrow(table.append_column("z", at)), "'z'"),
+        (arrow_ipc.to_bytes(table)[:-30], "no Arrow"),
+        (arrow_ipc.to_bytes(table.append_column("z", at)), "'z'"),
     ):
         (found,) = one(of, message(value))
         assert isinstance(found, PushError)
         assert says in str(found)
+
+
+def test_a_message_says_of_no_more_rows_than_memory_has() -> None:
+    """A few hundred bytes may say of a billion rows that all their values are null: the message is refused, and the next is read."""
+    nulls = pa.Array.from_buffers(pa.null(), 1_000_000_000, [None])
+    at = pa.array([AT * 1000], pa.timestamp("us", "UTC"))
+    many, few = pa.table({"n": nulls}), pa.table({"n": [1], "at": at})
+    assert len(arrow_ipc.to_bytes(many)) < 300
+    refused, rows = one(
+        decoder({"n": Int64}, format="arrow"), message(arrow_ipc.to_bytes(many)), message(arrow_ipc.to_bytes(few))
+    )
+    assert isinstance(refused, PushError)
+    assert f"more than {MESSAGE_BYTES} bytes" in str(refused)
+    assert [row["n"] for row in rows] == [1]
 
 
 @pytest.mark.parametrize(
