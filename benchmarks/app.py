@@ -63,7 +63,7 @@ def plain(store: FeatureStore) -> ASGIApp:
 
 if __name__ == "__main__":
     project, port, *words = sys.argv[1:]
-    told = {"host": "127.0.0.1", "port": int(port), "log_level": "warning"}
+    told: dict[str, Any] = {"host": "127.0.0.1", "port": int(port), "log_level": "warning"}
     if words == ["noop"]:
         uvicorn.run(floor(), access_log=False, **told)
     else:

@@ -91,7 +91,7 @@ def _end_after(store: FeatureStore, chunks: int) -> None:
             raise _EndedError
         return packed(note)
 
-    DoneChunks.packed = ending  # type: ignore[method-assign]
+    DoneChunks.packed = ending  # type: ignore[assignment, method-assign]
     try:
         store.materialize(progress=False)
     except _EndedError:

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 from benchmarks.estimating import SHAPES
 from benchmarks.explaining import CASES
@@ -94,7 +95,7 @@ def _training(root: str) -> list[Comparison]:
                     "rows gathered", "benchmarks.floors:gathered", {"root": root, "size": size, "threads": THREADS}
                 )
                 small = size == "100k"
-                lines = (Line(against=1, limit=1.0), Line(against=2, limit=1.0))
+                lines: tuple[Line, ...] = (Line(against=1, limit=1.0), Line(against=2, limit=1.0))
                 lines += (Line(against=3, limit=1.25 if small else None), Line("cpu_s", against=3))
                 lines += (Line("peak_mb", limit=800 if small else 3000),)
                 found.append(Comparison(name, (ours, duck, polars, least), lines))
@@ -133,7 +134,7 @@ def _materialize(root: str) -> list[Comparison]:
 
 
 def _statistics(root: str) -> list[Comparison]:
-    def pair(call: str, **told: object) -> tuple[Job, ...]:
+    def pair(call: str, **told: Any) -> tuple[Job, ...]:
         named = (("described", None), ("undescribed", "undescribed"))
         return tuple(Job(name, f"benchmarks.product:{call}", {"root": root, "env": env, **told}) for name, env in named)
 
@@ -152,7 +153,7 @@ def _lookup(root: str) -> list[Comparison]:
             told = {"keys": keys, "rounds": 3000}
             ours = Job("featurestore", "benchmarks.product:lookup", {**told, "root": root, "form": form})
             bare = Job("redis-py MGET", "benchmarks.floors:mget", told)
-            lines = (Line("p50_ms", against=1, limit=2.0), Line("p99_ms", against=1))
+            lines: tuple[Line, ...] = (Line("p50_ms", against=1, limit=2.0), Line("p99_ms", against=1))
             found.append(Comparison(f"lookup {keys} × 18, {form}", (ours, bare), lines, filled_redis))
     return [*found, *_shared_keys()]
 
@@ -163,7 +164,11 @@ def _shared_keys() -> list[Comparison]:
     for service, user in users.items():
         ours = Job("with the user", "benchmarks.ranking:rank", {"service": service, "rounds": 300})
         items = Job("items alone", "benchmarks.ranking:rank", {"service": "items", "rounds": 300})
-        lines = (Line("p50_ms", against=1, limit=1.2), Line("p99_ms", against=1), Line("cpu_ms", against=1))
+        lines: tuple[Line, ...] = (
+            Line("p50_ms", against=1, limit=1.2),
+            Line("p99_ms", against=1),
+            Line("cpu_ms", against=1),
+        )
         found.append(Comparison(f"shared key, 500 items and {user} of a user", (ours, items), lines, filled_ranking))
     return found
 
@@ -176,7 +181,12 @@ def _http(root: str) -> list[Comparison]:
         ours = Job("featurestore", "benchmarks.product:online_route", {**load, "root": root, "keys": keys})
         rate = Line("requests_per_s", against=1, limit=limit, at_least=True)
         plain = Job("plain ASGI", "benchmarks.product:plain_route", {**load, "root": root, "keys": keys})
-        lines = (rate, Line("p99_ms", against=1, limit=tail), Line("cpu_us", against=1), Line("cpu_us", against=2))
+        lines: tuple[Line, ...] = (
+            rate,
+            Line("p99_ms", against=1, limit=tail),
+            Line("cpu_us", against=1),
+            Line("cpu_us", against=2),
+        )
         found.append(Comparison(f"http {keys} × 18, 16 connections", (ours, bare, plain), lines, served))
     wide = Job("featurestore", "benchmarks.product:wide_route", load)
     lines = (Line("requests_per_s", limit=1_000, at_least=True), Line("cpu_us", limit=1_000), Line("cpu_us", against=1))
@@ -188,7 +198,7 @@ def _console(_: str) -> list[Comparison]:
     told = {"connections": 4, "seconds": 8.0}
     looked = Job("somebody looks", "benchmarks.visitors:looked_at_route", {**told, "looks": True})
     alone = Job("nobody looks", "benchmarks.visitors:looked_at_route", {**told, "looks": False})
-    lines = (Line("p99_ms", against=1), Line("p50_ms", against=1), Line("requests_per_s", against=1))
+    lines: tuple[Line, ...] = (Line("p99_ms", against=1), Line("p50_ms", against=1), Line("requests_per_s", against=1))
     return [Comparison("http 1 × 100, 4 connections, console", (looked, alone), lines, served_wide)]
 
 
@@ -196,7 +206,7 @@ def _client(root: str) -> list[Comparison]:
     found = []
     for keys, rounds in ((1, 3_000), (100, 400)):
         told = {"root": root, "keys": keys, "rounds": rounds}
-        lines = (Line("p50_ms", against=1, limit=1.3), Line("p99_ms", against=1))
+        lines: tuple[Line, ...] = (Line("p50_ms", against=1, limit=1.3), Line("p99_ms", against=1))
         hand, async_hand = (Job(name, f"benchmarks.client:{call}", told) for name, call in (
             ("http.client", "by_hand"), ("aiohttp", "async_by_hand"),
         ))  # fmt: skip
@@ -214,7 +224,12 @@ def _serving_log(root: str) -> list[Comparison]:
         told = {"root": root, "keys": keys, "seconds": 4.0}
         jobs = tuple(Job(env, "benchmarks.product:route_of", {**told, "env": env}) for env in ("logged", "plain"))
         rate = Line("requests_per_s", against=1, limit=0.9, at_least=True)
-        lines = (rate, Line("cpu_us", against=1), Line("p50_ms", against=1), Line("p99_ms", against=1))
+        lines: tuple[Line, ...] = (
+            rate,
+            Line("cpu_us", against=1),
+            Line("p50_ms", against=1),
+            Line("p99_ms", against=1),
+        )
         found.append(Comparison(f"http {keys} × 18, all logged", jobs, lines, served_twice))
     for keys, rounds in ((1, 20_000), (100, 2000)):
         told = {"root": root, "keys": keys, "rounds": rounds}
@@ -245,7 +260,10 @@ def _windows(root: str) -> list[Comparison]:
         for known_at in (False, True):
             ours = Job("featurestore", "benchmarks.windows:folds", {**told, "known_at": known_at})
             limits = (1.0, 0.2, None) if len(hand) == 3 else (1.0, None)
-            lines = (*(Line(against=i, limit=limit) for i, limit in enumerate(limits, 1)), Line("peak_mb"))
+            lines: tuple[Line, ...] = (
+                *(Line(against=i, limit=limit) for i, limit in enumerate(limits, 1)),
+                Line("peak_mb"),
+            )
             name = f"windows {rows} {size}, {'known_at' if known_at else 'event_time alone'}"
             found.append(Comparison(name, (ours, *hand), lines))
     told = {"root": root, "size": "1m", "threads": THREADS, "known_at": True}
@@ -260,7 +278,10 @@ def _tiles(_: str) -> list[Comparison]:
         told = {"keys": keys, "rounds": rounds}
         ours = Job("featurestore", "benchmarks.tiles:lookup_tiles", told)
         bare = Job("redis-py MGET", "benchmarks.tiles:mget_tiles", told)
-        lines = (Line("p50_ms", against=1, limit=3.0 if keys == 1 else None), Line("p99_ms", against=1))
+        lines: tuple[Line, ...] = (
+            Line("p50_ms", against=1, limit=3.0 if keys == 1 else None),
+            Line("p99_ms", against=1),
+        )
         lines += (Line("cpu_ms", limit=5.0 if keys == 100 else None),)
         found.append(Comparison(f"lookup {keys} × 30 windowed", (ours, bare), lines, filled_tiles))
     return found
@@ -329,7 +350,7 @@ def _object_store(_: str) -> list[Comparison]:
         Job(name, "benchmarks.object_store:training", {"stored": name == "object store"})
         for name in ("object store", "folder")
     )
-    lines = (Line(against=1), Line("cpu_s", against=1), Line("peak_mb", against=1))
+    lines: tuple[Line, ...] = (Line(against=1), Line("cpu_s", against=1), Line("peak_mb", against=1))
     return [Comparison("training over files of an object store", (stored, local), lines, stored_rows)]
 
 
@@ -341,7 +362,11 @@ def _scale(_: str) -> list[Comparison]:
     for kind, folds in (("newest rows", False), ("windows", True)):
         whole = Job("featurestore", "benchmarks.scaling:frame", {**told, "folds": folds})
         part = Job("a tenth of it", "benchmarks.scaling:frame", {**tenth, "folds": folds})
-        lines = (Line("peak_mb", limit=3000), Line("peak_mb", against=1), Line("cpu_s", against=1, limit=13))
+        lines: tuple[Line, ...] = (
+            Line("peak_mb", limit=3000),
+            Line("peak_mb", against=1),
+            Line("cpu_s", against=1, limit=13),
+        )
         found.append(Comparison(f"frame of 2.5 M rows over 12.5 M, {kind}", (whole, part), lines))
     for keys in (1, 100, 10_000):
         copied, plain = (
@@ -363,7 +388,11 @@ def _growth(_: str) -> list[Comparison]:
         few, some, many = (
             Job(f"{rows} M rows", "benchmarks.scaling:frame", {**told, "rows": rows * MILLION}) for rows in (1, 10, 100)
         )
-        lines = (Line("cpu_s", against=1, limit=11.4), Line("peak_mb", against=1), Line("peak_mb", limit=8000))
+        lines: tuple[Line, ...] = (
+            Line("cpu_s", against=1, limit=11.4),
+            Line("peak_mb", against=1),
+            Line("peak_mb", limit=8000),
+        )
         found.append(Comparison(f"frame of 1 M rows over 100 M, {kind}", (many, some), lines))
         found.append(Comparison(f"frame of 1 M rows over 10 M, {kind}", (some, few), lines))
     return found

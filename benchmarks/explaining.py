@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -59,7 +60,7 @@ def _hot_rows(data: Dataset, made: View, folder: Path) -> Path:
     return path
 
 
-def _folded(source: Source, column: str, **key: object) -> FeatureView:
+def _folded(source: Source, column: str, **key: Any) -> FeatureView:
     return FeatureView(
         "folded", entity=Entity("account", key=key), source=source, refresh="1h" if key else "1d",
         features={

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import duckdb  # noqa: F401
@@ -40,7 +41,7 @@ def declare(data: Dataset, view: View, *, refresh: str, ttl_days: int | None) ->
         ),
         features=view.feature_names(),
         refresh=refresh,
-        **({} if ttl_days is None else {"ttl": f"{ttl_days}d"}),
+        ttl=None if ttl_days is None else f"{ttl_days}d",
     )
 
 
@@ -215,7 +216,7 @@ def online_route(
     root: str, servers: dict[str, list[str]], keys: int, connections: int, seconds: float
 ) -> Callable[[], Figures]:
     """POST /v1/online-features."""
-    told = {"connections": connections, "seconds": seconds}
+    told: dict[str, Any] = {"connections": connections, "seconds": seconds}
     return partial(_route, servers["ours"], "/v1/online-features", _bodies(root, keys), **told)
 
 
@@ -223,7 +224,7 @@ def plain_route(
     root: str, servers: dict[str, list[str]], keys: int, connections: int, seconds: float
 ) -> Callable[[], Figures]:
     """The same bodies to a route in plain ASGI, which asks for a key, and has nothing but their JSON to read and to write."""
-    told = {"connections": connections, "seconds": seconds}
+    told: dict[str, Any] = {"connections": connections, "seconds": seconds}
     return partial(_route, servers["plain"], "/", _bodies(root, keys), **told)
 
 
@@ -252,7 +253,7 @@ def fill_wide(redis_url: str, project: str) -> Callable[[], None]:
 def wide_route(servers: dict[str, list[str]], connections: int, seconds: float) -> Callable[[], Figures]:
     """POST /v1/online-features for one key of a view of 100 features."""
     bodies = [json.dumps({"service": SERVICE, "rows": rows}).encode() for rows in _rows(1, 1000, WIDE_KEYS)]
-    told = {"connections": connections, "seconds": seconds}
+    told: dict[str, Any] = {"connections": connections, "seconds": seconds}
     return partial(_route, servers["ours"], "/v1/online-features", bodies, **told)
 
 

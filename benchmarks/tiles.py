@@ -38,7 +38,7 @@ SERVICE = "account_service"
 KEYS, ROWS = 200, 400
 """Of the views that are looked up: keys, and rows each, most of them recent, so that every tile of every window is in use."""
 
-VIEWS: dict[str, tuple[list[str], dict[str, type[Fold]]]] = {
+VIEWS: dict[str, tuple[list[str], dict[str, Callable[..., Fold]]]] = {
     "few": (["1d", "30d"], {"count": Count, "total": Sum, "mean": Mean, "most": Max}),
     "many": (
         ["1h", "1d", "30d"],

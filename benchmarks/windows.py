@@ -36,7 +36,7 @@ def _declared(data: Dataset, made: View, *, known_at: bool) -> FeatureView:
         entity=Entity(made.key, key={made.key: Int64}),
         source=ParquetSource(
             f"{made.name}_rows", str(data.view_path(made)), event_time="event_time",
-            **({"known_at": "known_at"} if known_at else {}),
+            known_at="known_at" if known_at else None,
         ),
         features={
             f"{fold.__name__.lower()}_{window}": fold(column, window=window)

@@ -5,6 +5,8 @@ counts (`ttl`). From that follows what training sees at each flight's scheduled 
 would have been served.
 """
 
+from typing import Any
+
 from featurestore import (
     Count,
     Entity,
@@ -208,7 +210,7 @@ flight_distance = on_demand(as_given, name="flight_distance", inputs=[Request("d
 flight_carrier = on_demand(as_given, name="flight_carrier", inputs=[Request("carrier", String)], output=String)
 flight_origin = on_demand(as_given, name="flight_origin", inputs=[Request("origin", String)], output=String)
 
-known_at_departure = [
+known_at_departure: list[Any] = [
     flight_month,
     flight_hour,
     flight_weekday,

@@ -88,7 +88,7 @@ def _encode(frame: pd.DataFrame, categories: dict[str, tuple[str, ...]]) -> np.n
     matrix = np.empty(frame.shape, dtype=np.float64)
     for position, name in enumerate(frame.columns):
         if name in categories:
-            codes = pd.Index(categories[name]).get_indexer(frame[name].to_numpy(dtype=object, na_value=None))
+            codes = pd.Index(categories[name]).get_indexer(frame[name].to_numpy(dtype=object, na_value=None))  # type: ignore[arg-type]  # an array serves
             matrix[:, position] = np.where(codes < 0, np.nan, codes)
         else:
             matrix[:, position] = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)

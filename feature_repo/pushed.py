@@ -71,7 +71,7 @@ def replay(
 
 
 def _live(
-    store: FeatureStore, clock: ManualClock, landings: list[dict[str, Any]], flights: pd.DataFrame
+    store: FeatureStore, clock: ManualClock, landings: list[dict[Any, Any]], flights: pd.DataFrame
 ) -> tuple[pd.DataFrame, pa.Table, int]:
     """Push each landing and look each flight up, when it is time; a landing and a departure of one minute in this order."""
     events: list[tuple[datetime, int, Any]] = [(row["landed_at"] + MESSAGE, 0, row) for row in landings]

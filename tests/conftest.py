@@ -104,7 +104,7 @@ def pytest_collection() -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)  # marks are asked for by others
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if getattr(item.module, "draws", None) is draws.draws and getattr(item.function, "is_hypothesis_test", False):
+        if getattr(item.module, "draws", None) is draws.draws and getattr(item.function, "is_hypothesis_test", False):  # type: ignore[attr-defined]  # a function of a module
             item.add_marker(draws.at_length)
     if not draws.TAKES_ALL and not any("::" in argument for argument in config.args):  # a test that is named is run
         items[:] = [item for item in items if item.get_closest_marker("long") is None]

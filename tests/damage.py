@@ -29,7 +29,7 @@ def places(size: int, count: int, *, seed: str) -> list[int]:
 
 
 @contextmanager
-def flipped(path: Path, bit: int) -> Iterator[None]:
+def flipped(path: Path | str, bit: int) -> Iterator[None]:
     """The file with one bit flipped, in its place; as it was afterwards."""
     flip(path, bit)
     try:
@@ -39,7 +39,7 @@ def flipped(path: Path, bit: int) -> Iterator[None]:
             flip(path, bit)
 
 
-def flip(path: Path, bit: int) -> None:
+def flip(path: Path | str, bit: int) -> None:
     """Flip a bit; the file's time of modification is one that it never had, however coarse the system's clock."""
     descriptor = os.open(path, os.O_RDWR)
     try:

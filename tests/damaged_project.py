@@ -85,7 +85,8 @@ def make(folder: Path) -> None:
     for run in range(1, 4):
         with opened(folder, run + 0.5) as store:
             store.materialize(progress=False)
-            store.push("pushed", pushes(100 * run, store.online.get([]).now and START + timedelta(hours=run)))
+            assert store.online.get([]).now
+            store.push("pushed", pushes(100 * run, START + timedelta(hours=run)))
             late = [{"id": run, "thing": 1, "at": START - timedelta(days=30), "x": 1.0}]
             try:
                 store.push("pushed", late)

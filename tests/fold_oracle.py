@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -64,7 +65,7 @@ def var(column: str, result: str, rows: Rows, ddof: int = 1, power: int = 1) -> 
         return math.nan, PRESENT
     exact = [Fraction(value) for value in values]
     middle = sum(exact, Fraction(0)) / len(exact)
-    return nearest(sum((x - middle) ** 2 for x in exact) / (len(exact) - ddof), result, power), PRESENT
+    return nearest(sum(((x - middle) ** 2 for x in exact), Fraction(0)) / (len(exact) - ddof), result, power), PRESENT
 
 
 def stddev(column: str, result: str, rows: Rows, ddof: int = 1) -> tuple[Any, str]:
@@ -185,7 +186,7 @@ def number(bits: int, type_: str) -> Fraction:
     return LARGEST[type_] if math.isinf(value) else Fraction(value)
 
 
-ORACLES = {
+ORACLES: dict[str, Callable[..., tuple[Any, str]]] = {
     "Count": count,
     "Sum": total,
     "Mean": mean,

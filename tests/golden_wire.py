@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,7 +28,7 @@ from tests.small import TIME, table, view_of
 GOLDEN = Path(__file__).parent / "golden"
 WIRE = GOLDEN / "wire.json"
 
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "Bool": [True, False],
     "Int32": [1, -2],
     "Int64": [1, -9007199254740993],

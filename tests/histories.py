@@ -299,7 +299,7 @@ def a_version(
     row = dict(before)
     keys = [column for column in columns.pools if column.startswith("key_")]
     values = [column for column in columns.pools if column.startswith("value_")]
-    if keys and draw(st.booleans()):
+    if keys and draw(st.booleans()):  # type: ignore[arg-type]  # each draw is of its own type
         column = draw(st.sampled_from(keys))
         others = [value for value in columns.pools[column] if value != row[column]]
         row[column] = draw(st.sampled_from(others or columns.pools[column]))

@@ -386,7 +386,7 @@ def test_derived_columns_and_conditions_go_with_it(tmp_path: Path, conditions: b
     write(tmp_path / "a.parquet", table(thing=[1, 1], at=[hours(-5), hours(-5)], x=[1.0, 2.0]))
     source = ParquetSource("rows", tmp_path, event_time="at", known_at=ARRIVAL, derived={"double": "x * 2"})
     features = {
-        "n": Count(window="1d", **({"where": "double > 2"} if conditions else {})),
+        "n": Count(window="1d", where="double > 2" if conditions else None),
         "m": Count("double", window="1d"),
     }
     view = FeatureView("view", entity=THING, source=source, features=features, refresh="1h")

@@ -385,7 +385,7 @@ def test_a_gate_stops_where_it_looked_at_too_little(world: World) -> None:
     assert len(found.reasons_to_stop(found.compared + 1)) == 1
     for wrong in (-1, True, 0.5, "1", None):
         with pytest.raises(RequestError, match="minimum_compared is a number of values, 0 or more"):
-            found.reasons_to_stop(wrong)
+            found.reasons_to_stop(wrong)  # type: ignore[arg-type]  # the mistake
     world.tamper(3, {"x": 12345.678}, event_time=START + HOUR * 10.5)
     world.ask()
     (skewed,) = world.store.audit().reasons_to_stop(0)

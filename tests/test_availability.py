@@ -262,7 +262,11 @@ def test_rows_of_a_file_that_is_written_anew_are_told_from_what_lay_there_before
     assert story.measured().absent == 0
 
 
-SWIPES = {"schema": {"thing": Int64, "swipe": Int64, "at": Timestamp}, "event_time": "at", "identity": "swipe"}
+SWIPES: dict[str, Any] = {
+    "schema": {"thing": Int64, "swipe": Int64, "at": Timestamp},
+    "event_time": "at",
+    "identity": "swipe",
+}
 
 
 def swipes(first: int, *happened: datetime) -> list[dict[str, Any]]:
@@ -325,7 +329,7 @@ def some_hours(story: Story, *, delay: float = 1, known: float = 1, run: float =
 
 
 BY_FILE, BY_COLUMN = {"known_after": "2m"}, {"known_at": "known"}
-BROKEN = {
+BROKEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], list[str]]] = {
     "nothing": (BY_FILE, {}, {}, []),
     "known_after by files": (BY_FILE, {}, {"delay": 50}, ["known_after", "settle"]),
     "a settle shorter than known_after": ({"known_after": "2h"}, {}, {}, ["settle"]),

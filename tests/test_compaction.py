@@ -70,7 +70,7 @@ def push_until(store: FeatureStore, segments: int, by: str = "push") -> int:
     return number
 
 
-def settled(log: FileLog, below: int) -> None:
+def settled(log: Any, below: int) -> None:
     """Wait until fewer segments than that are full and not sealed."""
     deadline = time.monotonic() + 600
     while log.unsealed() >= below:
@@ -143,7 +143,7 @@ def test_a_failure_in_the_background_is_told_and_pushes_go_on(
 ) -> None:
     """A compaction that cannot write warns, leaves the log alone for a while, and is made up for later."""
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object, **__: Any) -> None:
         raise LogError("The push log cannot write: the disk is full")
 
     monkeypatch.setattr(compactor, "RETRY_SECONDS", 6_000.0)
@@ -156,7 +156,7 @@ def test_a_failure_in_the_background_is_told_and_pushes_go_on(
             time.sleep(0.01)
     assert caplog.text.count("could not be compacted") == 1
     assert served(store) == pushed
-    monkeypatch.setattr(compactor.time, "monotonic", lambda own=time.monotonic: own() + compactor.RETRY_SECONDS)
+    monkeypatch.setattr(compactor.time, "monotonic", lambda own=time.monotonic: own() + compactor.RETRY_SECONDS)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     log = store.offline.log(SWIPES)
     while not any(segment.sealed for segment in log.segments()):
         store.push("swipes", swipe(pushed, datetime.now(UTC)))

@@ -130,7 +130,7 @@ def test_threads_share_a_store_while_it_is_filled_and_reloaded(tmp_path: Path, o
         crowd.add(lambda: (store.reload(), store.status()))
         with crowd:
             for n in range(1, 2 * HOURS):
-                store._project.clock.set(START + timedelta(minutes=30) * (n + 1))
+                store._project.clock.set(START + timedelta(minutes=30) * (n + 1))  # type: ignore[attr-defined]  # the clock of these tests
                 store.materialize(progress=False)
         assert crowd.raised == []
         assert crowd.turns > HOURS
@@ -169,7 +169,7 @@ def test_coroutines_share_round_trips_and_each_gets_its_own_answer(tmp_path: Pat
         moments = iter([START + timedelta(minutes=30) * (n + 1) for n in range(1, 2 * HOURS)])
 
         def onwards() -> None:
-            store._project.clock.set(next(moments, START + HOUR * HOURS))
+            store._project.clock.set(next(moments, START + HOUR * HOURS))  # type: ignore[attr-defined]  # the clock of these tests
             store.materialize(progress=False)
             store.reload()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from featurestore.settings import (
 )
 from tests.small import hours, table, view_of
 
-TABLES = {
+TABLES: dict[str, Any] = {
     "offline": OfflineConfig,
     "materialize": MaterializeConfig,
     "server": ServerConfig,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -123,7 +124,7 @@ def test_the_composition_names_what_the_flights_and_the_image_have(monkeypatch: 
     config = load_config(FLIGHTS, default)
     assert config.online == "redis://valkey:6379/0"
     assert "valkey" in SERVICES
-    written = [config.logs, config.offline.tiles, config.serving_log.folder, config.registry]
+    written: list[Any] = [config.logs, config.offline.tiles, config.serving_log.folder, config.registry]
     assert all(Path(place).parent == Path("/state") for place in written)
     assert re.search(r"mkdir --mode=0700 /repo /state /watch && chown featurestore /repo /state /watch", DOCKERFILE)
 
@@ -194,7 +195,7 @@ def test_what_the_composition_runs_serves_flights_from_redis(environ: dict[str, 
         watcher = {"Authorization": f"Bearer {file.with_name('prometheus.key').read_text().strip()}"}
         assert httpx.get(f"{url}/metrics", headers=watcher, timeout=PATIENCE_SECONDS).status_code == 200
         assert httpx.get(f"{url}/metrics", timeout=PATIENCE_SECONDS).status_code == 401
-        flight = {"carrier": "UA", "tailnum": "N14228", "origin": "EWR", "dest": "IAH"}
+        flight: dict[str, Any] = {"carrier": "UA", "tailnum": "N14228", "origin": "EWR", "dest": "IAH"}
         flight |= {"month": 1, "hour": 5, "weekday": 2, "distance": 1400}
         asked = {"service": "delay_model", "rows": [flight]}
         assert httpx.post(f"{url}/v1/online-features", json=asked, timeout=PATIENCE_SECONDS).status_code == 401

@@ -388,7 +388,7 @@ def test_files_that_change_while_they_are_read_are_an_error(tmp_path: Path, monk
         FeatureView("delays", entity=carrier, source=source, features=["delay"], refresh="continuous"),
         own.raw_types(source),
     )
-    real = explain_module.counts_sql
+    real = explain_module.counts_sql  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
 
     def swapped(of: ResolvedView) -> str:
         pq.write_table(table.slice(0, 1), path)

@@ -72,7 +72,7 @@ def landing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Landing:
 @pytest.fixture(params=["known when they happened", ARRIVAL])
 def store(request: pytest.FixtureRequest, tmp_path: Path, landing: Landing) -> Iterator[FeatureStore]:
     (tmp_path / "featurestore.toml").write_text('project = "p"\ndefinitions = []\n[serving_log]\nrate = 1.0\n')
-    known = {"known_at": ARRIVAL, "history_until": NOON} if request.param == ARRIVAL else {}
+    known: dict[str, Any] = {"known_at": ARRIVAL, "history_until": NOON} if request.param == ARRIVAL else {}
     source = ParquetSource("rows", landing.folder, event_time="at", **known)
     view = FeatureView("view", entity=THING, source=source, refresh="1h", features={"n": Count(window="30d")})
     with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store:

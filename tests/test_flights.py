@@ -140,7 +140,7 @@ def test_days_agree_with_a_loop(data, landings, key):
     found = days[days["date"].isin(checked)]
     assert len(found) == len(expected)
     for row in found.itertuples():
-        delays = expected[getattr(row, key), row.date]
+        delays = expected[getattr(row, key), row.date]  # type: ignore[index]  # pandas' rows are of any type
         assert (row.mean_arr_delay, row.landings) == (sum(delays) / len(delays), len(delays))
     assert not days.duplicated([key, "date"]).any()
     assert days["landings"].sum() == LABELLED
@@ -223,7 +223,7 @@ def test_the_shortcut_joins_a_flight_with_its_own_day(data, flights, landings):
     days = pd.read_parquet(data / "carrier_days.parquet").set_index(["carrier", "date"])["mean_arr_delay"]
     arrived = flights.dropna(subset=["arr_delay"]).set_index("flight_id")
     for row in offline[offline["sched_dep"] >= START].iloc[::500].itertuples():
-        assert row.carrier_mean == days[row.carrier, arrived.loc[row.flight_id, "date"]]
+        assert row.carrier_mean == days[row.carrier, arrived.loc[row.flight_id, "date"]]  # type: ignore[index]  # pandas' rows are of any type
         same = arrived[arrived["tailnum"] == arrived.loc[row.flight_id, "tailnum"]]
         place = same.index.get_loc(row.flight_id)
         assert row.aircraft_last_delay == same["arr_delay"].iloc[place - 1]
@@ -248,12 +248,12 @@ def test_the_shortcut_served_knows_only_what_has_landed(data, flights, landings)
         flight = known.loc[row.flight_id]
         visible = arrived[arrived["landed_at"] <= row.sched_dep]
         last = visible[visible["tailnum"] == flight["tailnum"]]["arr_delay"].tail(1).tolist()
-        assert last == ([] if np.isnan(row.aircraft_last_delay) else [row.aircraft_last_delay])
+        assert last == ([] if np.isnan(row.aircraft_last_delay) else [row.aircraft_last_delay])  # type: ignore[arg-type]  # pandas' rows are of any type
         assert row.carrier_last_delay == visible[visible["carrier"] == row.carrier]["arr_delay"].iloc[-1]
         past = days[(days["dest"] == flight["dest"]) & (days["date"] < flight["date"])]
         assert row.dest_mean == past.sort_values("date")["mean_arr_delay"].iloc[-1]
         midnight = pd.Timestamp(datetime.combine(flight["date"], datetime.min.time()), tz="America/New_York")
         today = visible[(visible["dest"] == flight["dest"]) & (visible["landed_at"] >= midnight)]["arr_delay"]
-        assert now.dest_mean == (row.dest_mean if today.empty else today.sum() / len(today))
+        assert now.dest_mean == (row.dest_mean if today.empty else today.sum() / len(today))  # type: ignore[operator]  # pandas' rows are of any type
         over = weather[(weather["origin"] == row.origin) & (weather["observed_at"] <= row.sched_dep)]
         assert row.temp == over.sort_values("observed_at")["temp"].iloc[-1]

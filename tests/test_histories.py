@@ -59,7 +59,7 @@ def test_tables_keep_every_edge_value(tmp_path: Path) -> None:
 
 
 def test_naive_and_aware_columns_have_their_own_arrow_types() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"a": None, "b": None, "c": None},
         {"a": datetime(1970, 1, 1, tzinfo=UTC), "b": datetime(1970, 1, 1), "c": None},
     ]

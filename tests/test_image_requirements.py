@@ -20,7 +20,7 @@ EXTRAS = re.findall(r"--extra (\w+)", re.findall(r"^EXTRAS := (.+)$", (ROOT / "M
 def pinned(name: str) -> dict[str, Requirement]:
     """The requirements of a file by their names. Each has a hash, and nothing says where it is fetched."""
     lines = (IMAGE / name).read_text().replace("\\\n", " ").splitlines()
-    found = {}
+    found: dict[str, Requirement] = {}
     for line in lines:
         if not line.startswith("#"):
             words, *hashes = re.split(r"\s+--hash=", line.strip())
@@ -77,7 +77,7 @@ def test_nothing_is_missing_beside_tensorflow() -> None:
     """Its environment is pinned whole, too, and is too large to be made every day."""
     lines = (ROOT / "tests/platforms_opt_in/environments/tensorflow.txt").read_text().split()
     found = {canonicalize_name(one.name): one for one in map(Requirement, lines)}
-    check_complete(found, PROJECT["project"]["dependencies"])
+    check_complete(found, PROJECT["project"]["dependencies"])  # type: ignore[arg-type]  # names are texts
 
 
 def test_the_build_has_what_builds() -> None:

@@ -100,7 +100,7 @@ def edges(found: Lineage) -> set[tuple[str, str, str]]:
     return {(edge.start, edge.end, edge.role) for edge in found.edges}
 
 
-def frame(store: FeatureStore, features: Any, path: Path, **columns: Any) -> Path:
+def frame(store: FeatureStore, features: Any, path: Path | str, **columns: Any) -> Path | str:
     spine = pa.table(
         {"event_timestamp": [START + timedelta(hours=8)], **{name: [value] for name, value in columns.items()}}
     )

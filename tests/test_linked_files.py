@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def rows(path: Path, x: int, at: float = -1) -> Path:
     return write(path, table(thing=[1], at=[hours(at)], x=[x]))
 
 
-def counted(path: Path, **words: object) -> tuple[int, int]:
+def counted(path: Path, **words: Any) -> tuple[int, int]:
     """How many rows there are of the key, and the newest one's value; the same in training and serving."""
     with opened(view_of(path, HOW, **words)) as (store, _):
         found = both(store, thing=[1])

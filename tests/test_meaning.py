@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +138,7 @@ def test_history_until_moves_when_a_row_counts_and_not_the_order_of_versions() -
         learned=[hours(-2), hours(-1)],
         x=[1.0, 2.0],
     )
-    words = {"known_at": "learned", "identity": "id", "history_until": hours(-3)}
+    words: dict[str, Any] = {"known_at": "learned", "identity": "id", "history_until": hours(-3)}
     with opened(view_of(rows, ["x"], **words)) as (store, _):
         asked = [hours(-5), hours(-4), hours(-2), NOON]
         frame = trained(store, asked, thing=[1] * 4)

@@ -405,7 +405,7 @@ RULE_0 = (
 
 
 @pytest.mark.parametrize(("schedule", "t", "expected"), [row[1:] for row in RULE_0], ids=[row[0] for row in RULE_0])
-def test_as_of(schedule: dict[str, int], t: int, expected: tuple[int, int]) -> None:
+def test_as_of(schedule: dict[str, Any], t: int, expected: tuple[int, int]) -> None:
     assert as_of(ViewSpec(key={}, features={}, **schedule), t) == expected
 
 
@@ -652,7 +652,7 @@ def test_a_source_that_contradicts_itself_is_refused(words: dict[str, Any], mess
         {"ttl_us": 0},
     ],
 )
-def test_a_view_that_contradicts_itself_is_refused(schedule: dict[str, int]) -> None:
+def test_a_view_that_contradicts_itself_is_refused(schedule: dict[str, Any]) -> None:
     """ready_after lies between settle and one refresh more."""
     with pytest.raises(ValueError, match="ready_after|positive"):
         ViewSpec(key={}, features={}, **schedule)

@@ -205,7 +205,7 @@ def test_a_type_is_part_of_the_fingerprint_and_silence_is_not(tmp_path: Path) ->
     lay(tmp_path, "p=1/a.parquet")
 
     def fingerprint(of: FeatureType | None) -> tuple[str, str]:
-        words = {} if of is None else {"partitions": {"p": of}}
+        words: dict[str, Any] = {} if of is None else {"partitions": {"p": of}}
         source = ParquetSource("rows", tmp_path, **WORDS, **words)
         with opened(FeatureView("view", entity=THING, source=source, features=["p"])) as (store, _):
             state = store._project.registry.current().document

@@ -71,7 +71,16 @@ def test_a_source_is_what_its_path_says(odd: Path) -> None:
     the repository or not, or in its configuration."""
     (odd / "featurestore.toml").write_text('project = "odd"\ndefinitions = []\n[sources]\nlocated = "data/*.parquet"\n')
     file = odd / "data" / "rows.parquet"
-    paths = [odd, odd / "data", file, [file], "data", "data/*.parquet", odd / "data" / "*.parquet", "**/*.parquet"]
+    paths: list[Any] = [
+        odd,
+        odd / "data",
+        file,
+        [file],
+        "data",
+        "data/*.parquet",
+        odd / "data" / "*.parquet",
+        "**/*.parquet",
+    ]
     sources = [ParquetSource(f"rows{n}", path, **WORDS) for n, path in enumerate(paths)]
     views = [
         FeatureView(f"v{n}", entity=THING, source=source, features={"n": Count(window="1d"), "x": Latest("x")})
@@ -107,7 +116,7 @@ def test_a_project_works_in_any_folder(odd: Path, monkeypatch: pytest.MonkeyPatc
     sibling = next(path for path in odd.parent.iterdir() if path != odd)
     with _project(sibling) as other, _project(odd) as store:
         for number, project in ((1, store), (2, other)):
-            log = project.offline.log(project._project.definitions.sources["pushed"])
+            log = project.offline.log(project._project.definitions.sources["pushed"])  # type: ignore[arg-type]  # a push source, by its name
             for _ in range(60):
                 project.push("pushed", {"thing": number, "at": project._project.clock()})
                 project._project.clock.advance(timedelta(milliseconds=1))  # type: ignore[attr-defined]
@@ -316,7 +325,7 @@ def test_what_is_no_path_is_an_error_that_shows_it(tmp_path: Path) -> None:
     for place in (nul, None, 5, b"repo", "x" * 5000, "~nobody-of-the-name/repo"):
         with pytest.raises(ConfigError):
             FeatureStore(place)  # type: ignore[arg-type]
-    for declare in (lambda: ParquetSource("rows", [nul]), lambda: TableSource("rows", nul, table="rows")):
+    for declare in (lambda: ParquetSource("rows", [nul]), lambda: TableSource("rows", nul, table="rows")):  # type: ignore[call-arg]  # the mistake
         with pytest.raises(DeclarationError, match=r"is no path: it holds a NUL \(.*test_paths\.py:\d+\)"):
             declare()
     write(tmp_path / "rows.parquet", rows(1))

@@ -165,6 +165,6 @@ def test_every_error_is_the_same_in_another_process() -> None:
             assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
             assert other.retry == kind.retry
         if issubclass(kind, FeatureStoreError):  # told again with more words
-            other = error.saying(f"{error}; and more")
+            other = error.saying(f"{error}; and more")  # type: ignore[attr-defined]  # errors of the store have it
             assert type(other) is kind
             assert (str(other), vars(other)) == (f"{error}; and more", vars(error))

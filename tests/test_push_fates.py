@@ -278,8 +278,8 @@ def test_whoever_gives_up_afterwards_has_kept_them(by: str) -> None:
     goes_on = threading.Event()
     with opened() as (store, _):
         pusher = store._project.pushing._pusher("swipes")
-        wait, pusher._state.wait = pusher._state.wait, lambda _: goes_on.wait() and None
-        asked = {"source": "swipes", "rows": [row(1)], "within_seconds": GIVES_UP_SECONDS}
+        wait, pusher._state.wait = pusher._state.wait, lambda _: goes_on.wait() and None  # type: ignore[assignment]  # what it returns is not looked at
+        asked: dict[str, Any] = {"source": "swipes", "rows": [row(1)], "within_seconds": GIVES_UP_SECONDS}
         push = {"thread": lambda: store.push(**asked), "coroutine": lambda: asyncio.run(store.apush(**asked))}[by]
         assert LOGGED in raised(OnlineUnavailableError, push)
         goes_on.set()

@@ -291,7 +291,7 @@ def act(story: Story, draw: st.DrawFn, action: str, number: int) -> None:
     elif action == "restart":
         story.restart()
     elif action == "compact":
-        story.store.offline.log(story.source).compact(everything=True, grace=0 if rarely(draw, 2) else 3600)
+        story.store.offline.log(story.source).compact(everything=True, grace=0 if rarely(draw, 2) else 3600)  # type: ignore[arg-type]  # a push source, by its name
     elif action == "keep":
         story.old = kept(story.store)
     elif action == "back":

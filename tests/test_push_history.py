@@ -101,7 +101,7 @@ def test_training_and_serving_agree_across_the_cutover(tmp_path: Path, kind: Any
         assert both(store, thing=[1, 2, 3])["swiped__total"] == [11.0, 4.0, 16.0]
         clock.set(hours(0.5))
         store.push("swipes", [swipe(1, "d", 0, 9.0)])  # replaces what was pushed
-        store.offline.log(view.source).compact(everything=True)
+        store.offline.log(view.source).compact(everything=True)  # type: ignore[arg-type]  # a push source, by its name
         after = both(store, thing=[1, 2, 3])
         assert after["swiped__total"] == [12.0, 4.0, 16.0]
         assert after["swiped__big_3h"] == [1, 1, 1]
@@ -177,7 +177,7 @@ def test_before_the_cutover_the_history_counts_from_when_it_was_known() -> None:
         frame = trained(store, instants, thing=[1, 1, 1, 2])
         assert frame["swiped__total"].to_pylist() == [None, 1.0, 3.0, 4.0]
         assert "from its cutover on" in raised(PushError, lambda: store.push("swipes", swipe(1, "x", -0.6, 1.0)))
-        assert store.offline.log(view.source).read().num_rows == 0
+        assert store.offline.log(view.source).read().num_rows == 0  # type: ignore[arg-type]  # a push source, by its name
         assert store.materialize(progress=False) == []
         with pytest.raises(NotMaterializedError):
             store.get_online_features({"thing": 1}, "service")

@@ -102,7 +102,7 @@ def test_lookups_go_on_while_it_is_away(tmp_path: Path, redis_url: str, postgres
             with pytest.raises(LogUnavailableError, match="Nothing of this push was kept") as caught:
                 store.push("clicks", click(2))
             assert caught.value.retry
-            spine = {"user": [1], "event_timestamp": [datetime.now(UTC)]}
+            spine: dict[str, list[object]] = {"user": [1], "event_timestamp": [datetime.now(UTC)]}
             with pytest.raises(LogUnavailableError):
                 store.get_historical_features(_frame(spine), "users")
         finally:

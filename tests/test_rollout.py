@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pyarrow as pa
@@ -44,7 +45,7 @@ def model(*, window: str, default: float | None) -> FeatureService:
         "swipes", schema={"swipe": String, "card": String, "at": Timestamp, "amount": Float64}, event_time="at",
         identity=["swipe"],
     )  # fmt: skip
-    said = {"entity": card, "source": facts, "refresh": "1h", "ready_after": "10m"}
+    said: dict[str, Any] = {"entity": card, "source": facts, "refresh": "1h", "ready_after": "10m"}
     folds = {"mean": Mean("x", window=window), "sum": Sum("x", window=window), "count": Count(window=window)}
     pushed = {"spent": Sum("amount", window=window), "most": Max("amount", window=window), "last": Latest("amount")}
     views = [

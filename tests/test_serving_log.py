@@ -128,7 +128,7 @@ def test_over_http_the_id_is_a_header(store: FeatureStore) -> None:
         given = client.post("/v1/online-features", json=body, headers={"x-request-id": "mine"})
         other = client.post("/v1/online-features", json=body)
         wrong = [
-            client.post("/v1/online-features", json=body, headers={"X-Request-ID": text})
+            client.post("/v1/online-features", json=body, headers={"X-Request-ID": text})  # type: ignore[arg-type]  # bytes that are no text
             for text in ("", "x" * 129, "a\tb", b"\xff")
         ]
     assert given.headers["x-request-id"] == "mine"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
@@ -152,7 +152,7 @@ def test_the_command_names_damaged_files(served: Served, monkeypatch: pytest.Mon
     """As text, as JSON and as a page; and exits with 3, since what it skipped may be skewed."""
 
     @contextmanager
-    def opened(_: object, **options: object) -> Iterator[FeatureStore]:
+    def opened(_: object, **options: Any) -> Iterator[FeatureStore]:
         assert options == {"at": None}
         yield served.world.store
 

@@ -242,7 +242,7 @@ def test_functions_are_called_once_for_arguments_that_are_the_same(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: dict[str, int] = {}
-    real = lookups.evaluate_rows
+    real = lookups.evaluate_rows  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
 
     def noted(item: Any, columns: Any, rows: int, row_name: Any) -> list[Any]:
         called[item.name] = rows

@@ -66,7 +66,7 @@ def rows(hours: int = 19, seed: int = 0) -> pa.Table:
         happened = START + MINUTE * (n // THINGS * 15 + drawn.randrange(15))
         learned = happened + MINUTE * drawn.randrange(20)
         x = drawn.choice([None, -0.0, 0.1, 3.5, n / 7])
-        row = {
+        row: dict[str, Any] = {
             "id": n, "thing": n % THINGS, "happened": happened, "learned": learned, "x": x, "label": f"l{n % 7}", "gone": False,
         }  # fmt: skip
         found.append(row)
@@ -270,7 +270,7 @@ def test_a_write_that_is_lost_is_found(folder: Path, monkeypatch: pytest.MonkeyP
     with FeatureStore(folder, clock=ManualClock(TO)) as store:
         store._project.add(SERVICES)
         prefix = [ViewCodec("small", store._project.view("now")).record_prefix]
-    opened = project.open_online
+    opened = project.open_online  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     monkeypatch.setattr(project, "open_online", lambda *args, **words: Forgetful(opened(*args, **words), prefix, 20))
     found = simulated(folder, faults=Faults.none(), services=["live"], end=FROM + 2 * HOUR)
     assert set(differing(found)) <= {"now__x", "now__n", "now__most", "hour_of"}
@@ -379,7 +379,7 @@ def test_what_cannot_be_simulated_is_refused(folder: Path) -> None:
 def test_without_more_the_last_day_of_the_data_is_taken(folder: Path) -> None:
     """The stretch ends where the first source ends, and a source that ended long ago has no say."""
     with FeatureStore(folder, clock=ManualClock(TO + 48 * HOUR)) as store:
-        slow = {"refresh": "6h", "features": {"n": Count(window="1d")}}
+        slow: dict[str, Any] = {"refresh": "6h", "features": {"n": Count(window="1d")}}
         views = [FeatureView(f"of_{s.name}", entity=thing, source=s, **slow) for s in (measured, corrected)]
         store._project.add([FeatureService("daily", features=[*views, about])])
         found = store.simulate(faults=Faults.none(), lookups=1)

@@ -73,7 +73,7 @@ def test_keys_that_find_no_place_are_an_error_of_ours(monkeypatch: pytest.Monkey
     """Where the engine has no room for them."""
     offline = Offline(Path())
 
-    def full(*_: object, **__: object) -> StoredKeys:
+    def full(*_: object, **__: Any) -> StoredKeys:
         raise duckdb.IOException("No space left on device")
 
     monkeypatch.setattr(stored_keys, "StoredKeys", full)

@@ -190,7 +190,7 @@ def test_explain_and_snapshot_as_they_are_written(store: FeatureStore) -> None:
 
 def test_what_notebooks_show_is_html(store: FeatureStore) -> None:
     """Views, plans, frames, lookups and explanations have a table of their own, with values escaped."""
-    shown = {
+    shown: dict[str, Any] = {
         "carrier_delays": carrier_delays,
         "Nothing to change": store.plan([delay_model]),
         "Training frame": store.get_historical_features(SPINE, "delay_model"),

@@ -43,7 +43,7 @@ airports = FeatureView("airports", entity=airport, source=facts, features={"alti
 
 FACTS = {"airport": String, "altitude": Int64}
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"carrier_code": "UA", "landed_at": "2013-01-01T10:00Z", "arr_delay": 12.0},
     {"carrier_code": "UA", "landed_at": "2013-01-01T11:30Z", "arr_delay": 30},
     {"carrier_code": "AA", "landed_at": "2013-01-01T06:30-05:00", "arr_delay": None},

@@ -83,7 +83,7 @@ class World:
         self.store.apply([FeatureService("model", features=[self.view])])
         self.made: list[int] = []
         self.used: list[bool] = []
-        make, use = tiling.count_rows, compiled.FileTiles.use
+        make, use = tiling.count_rows, compiled.FileTiles.use  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
         patch.setattr(compiled, "TILED_MIN_ROWS", 1)
         patch.setattr(tiling, "count_rows", lambda c, v, s: self._counted(make(c, v, s)))
         patch.setattr(compiled.FileTiles, "use", lambda *a: (self.used.append(True), use(*a))[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from featurestore.durable.owner import OwnedFolder
 from featurestore.query.answer import Answer, ask
+from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -35,7 +37,8 @@ def tileable(draw: st.DrawFn) -> tuple[History, list[FoldSpec], bool]:
     """A history of rows that none replaces, and folds of them that add up: some at random, and all of one column."""
     history = draw(histories(max_rows=30).filter(_can_be_tiled))
     drawn = draw(st.lists(fold_specs(history, timed=True), min_size=1, max_size=3))
-    windows = [FoldSpec("Count", None, window=draw(st.sampled_from((history.step, 2 * history.step, "lifetime"))))]
+    window: Any = draw(st.sampled_from((history.step, 2 * history.step, "lifetime")))
+    windows = [FoldSpec("Count", None, window=window)]
     for column, of in history.types.items():
         if column.startswith("value_") and of in SUMMABLE:
             window, offset = (
@@ -58,7 +61,7 @@ def _adds_up(history: History, spec: FoldSpec) -> bool:
     return spec.kind in ADDING and (spec.kind not in ("Min", "Max") or of in NUMBERED)
 
 
-def asked(session: Session, view: ResolvedView, history: History, at: int, *, tiled: tiling.FileTiles | None) -> Answer:
+def asked(session: Session, view: ResolvedView, history: History, at: int, *, tiled: Tiling | None) -> Answer:
     """Every key of the spine at one instant."""
     keys = [key for key in dict.fromkeys(key for key, _ in history.spine) if None not in key]
     columns = {f"k{i}": pa.array([key[i] for key in keys], of.type.arrow) for i, of in enumerate(view.keys)}
@@ -113,7 +116,7 @@ def test_tiles_change_no_answer(
                 found = [there[i] for i in seen[number % len(seen)] if i < len(there)]
                 kept = OwnedFolder(Path(folder, "tiles"), None, what="folder of tiles", key="offline.tiles")
                 tiles = tiling.tiles_for(view, offline, session, kept, instant=at, seen=found)
-                tiled = tiles and tiles.tiling(session)
+                tiled = None if tiles is None else tiles.tiling(session)
                 assert shown(asked(session, view, history, at, tiled=tiled)) == shown(
                     asked(session, view, history, at, tiled=None)
                 )

@@ -45,7 +45,7 @@ def test_a_day_of_numpy_that_does_not_fit_is_refused() -> None:
 
 
 def test_times_of_numpy_that_fit_are_what_they_are() -> None:
-    assert Timestamp.accept(np.datetime64(5, "25s")) == datetime(1970, 1, 1, 0, 2, 5, tzinfo=UTC)
+    assert Timestamp.accept(np.datetime64(5, ("s", 25))) == datetime(1970, 1, 1, 0, 2, 5, tzinfo=UTC)
     assert Timestamp.accept(np.datetime64(10**12, "s")) == FarTimestamp(10**18)
     assert Timestamp.accept(np.datetime64(-1, "ns")) == datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
     assert Date.accept(np.datetime64(10**6, "W")) == FarDate(7 * 10**6)

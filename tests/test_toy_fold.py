@@ -192,9 +192,13 @@ def test_the_docs_have_the_rows_of_every_fold_and_no_others() -> None:
 @pytest.mark.parametrize("kind", sorted(FOLDS))
 def test_the_docs_say_what_a_fold_of_nothing_is(kind: str) -> None:
     """A row names the fold, and its value where no row counts."""
-    parameters: dict[str, Any] = {
-        "LastN": {"n": 1}, "LastDistinctN": {"n": 1}, "CountDistinct": {"bound": 1}, "ApproxQuantile": {"q": 0.5},
-    }.get(kind, {})  # fmt: skip
+    of_folds: dict[str, dict[str, Any]] = {
+        "LastN": {"n": 1},
+        "LastDistinctN": {"n": 1},
+        "CountDistinct": {"bound": 1},
+        "ApproxQuantile": {"q": 0.5},
+    }
+    parameters = of_folds.get(kind, {})
     row = FOLDS[kind]
     algebra = row.algebra(Int64, row.result(Int64, **parameters), **parameters)
     value, _ = algebra.finish(algebra.zero)

@@ -9,6 +9,7 @@ import struct
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
@@ -500,7 +501,7 @@ def test_a_default_is_filled_in_before_a_function_sees_it() -> None:
         assert both_fail(store, thing=2).count("TypeError") == 2
 
 
-def both_fail(store: FeatureStore, **inputs: object) -> str:
+def both_fail(store: FeatureStore, **inputs: Any) -> str:
     """What the two paths say of a row that fails, one after the other."""
     keys = {name: [value] for name, value in inputs.items()}
     offline = raised(OnDemandError, lambda: trained(store, NOON, **keys))

@@ -104,7 +104,7 @@ class Columns:
     @classmethod
     def of(cls, names: Names, *, pushed: bool) -> Columns:
         draw = names.declared if pushed else names.any
-        return cls(*(draw() for _ in range(6)), [draw() for _ in range(12)])
+        return cls(*(draw() for _ in range(6)), [draw() for _ in range(12)])  # type: ignore[arg-type, call-arg]  # of so many, of such kinds
 
     def rows(self, at: datetime) -> list[dict[str, Any]]:
         """Three rows a key, of which the second does not hold for the condition; what nothing reads is always one value."""
@@ -128,7 +128,7 @@ def source_of(kind: str, columns: Columns, folder: Path, derived: dict[str, str]
     """The source and its rows; a pushed one gets them later."""
     if kind == "push":
         return PushSource("rows", schema=columns.types(), event_time=columns.at, derived=derived)
-    words = {"event_time": columns.at, "tiebreak": [columns.flag], "derived": derived}
+    words: dict[str, Any] = {"event_time": columns.at, "tiebreak": [columns.flag], "derived": derived}
     if kind == "frame":
         return DataFrameSource("rows", columns.table(hours(-1)), **words)
     pq.write_table(columns.table(hours(-1)), folder / "rows.parquet")
@@ -346,7 +346,7 @@ def test_one_name_is_one_thing_among_what_functions_are_given() -> None:
             ([hides], "'view__x' is both an on-demand feature and a feature of a view; rename one"),
             ([timed, view.alias("own", key={"thing": "request time"})], "no input column can be called 'request time'"),
         ):
-            service = FeatureService("clash", features=features)
+            service = FeatureService("clash", features=features)  # type: ignore[arg-type]  # of so many, of such kinds
             asked = spine(NOON, thing=[1]).append_column("view__x", pa.array([1]))
             assert message in raised(DeclarationError, lambda: store.get_historical_features(asked, service))  # noqa: B023
             assert message in raised(DeclarationError, lambda: store.apply([service]))  # noqa: B023
@@ -364,7 +364,7 @@ def test_columns_that_are_asked_for_beside_features_are_no_features() -> None:
             ({"with_event_time": True}, "view__event_time"),
         ):
             (word,) = words
-            message = raised(SpineError, lambda: store.get_historical_features(asked, "service", **words))  # noqa: B023
+            message = raised(SpineError, lambda: store.get_historical_features(asked, "service", **words))  # type: ignore[arg-type]  # of so many, of such kinds  # noqa: B023
             assert (
                 message == f"{word} adds a column '{name}', which is a feature too; rename the feature, or leave it out"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal as D
 from typing import Any
@@ -92,7 +93,7 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> None:
     OFFLINE.__init__(tmp_path_factory.mktemp("root"), spill=tmp_path_factory.mktemp("spill"))
 
 
-def shown(of: FeatureType, values: list[Any]) -> list[str]:
+def shown(of: FeatureType, values: Iterable[Any]) -> list[str]:
     """Values as text that tells all of them apart."""
     return [repr(value) for value in values]
 

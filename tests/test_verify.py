@@ -85,7 +85,7 @@ class World:
         for _ in range(hours):
             now = self.clock()
             hour = (now - START) // HOUR
-            rows = [
+            rows: list[dict[str, Any]] = [
                 {"thing": n, "kind": f"kind-{n % 3}", "id": n * 100 + hour, "happened": now - timedelta(minutes=n),
                  "x": n / 3, "gone": False}
                 for n in range(hour % 4, THINGS, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,9 +42,9 @@ def write(path: Path, values: dict[str, int], *, at: datetime) -> None:
     pq.write_table(pa.table({"id": list(values), "at": times, "x": list(values.values())}), path)
 
 
-def service(*, default: int | None = None, description: str = "", **words: object) -> FeatureService:
+def service(*, default: int | None = None, description: str = "", **words: Any) -> FeatureService:
     source = ParquetSource("rows", "data", event_time="at")
-    said = {"refresh": "1h", "ready_after": "10m", **words}
+    said: dict[str, Any] = {"refresh": "1h", "ready_after": "10m", **words}
     view = FeatureView(
         "facts", entity=Entity("thing", key={"id": String}), source=source,
         features={"x": Latest("x", default=default)}, description=description, **said,
@@ -149,7 +150,7 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
         assert any(store.online.scan(prefix))
         clock.advance(HOUR)
 
-        def retire(*_: object, **__: object) -> None:
+        def retire(*_: object, **__: Any) -> None:
             if store.registry.kept():
                 store.apply(retire="all")
 
@@ -157,7 +158,7 @@ def test_a_run_leaves_nothing_of_a_version_that_is_retired_under_its_hands(
             if where == "before":
                 retire()
             elif where == "between":
-                real = materializer.materialize_view
+                real = materializer.materialize_view  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
                 patch.setattr(materializer, "materialize_view", lambda *a, **k: (retire(), real(*a, **k))[1])
             else:
                 patch.setattr(Progress, "start", retire)

@@ -49,7 +49,7 @@ def view_of(history: History, specs: list[FoldSpec], *, plain: bool, paths: list
     own = declare(history, paths=paths)
     folds: dict[str, Any] = {f"fold_{i}": spec.declare() for i, spec in enumerate(specs)}
     said = {word: getattr(own, word) for word in ("refresh_offset", "settle", "ready_after", "ttl")}
-    words = {word: f"{value}us" for word, value in said.items() if value is not None}
+    words: dict[str, Any] = {word: f"{value}us" for word, value in said.items() if value is not None}
     refresh = own.refresh if own.refresh == "continuous" else f"{own.refresh}us"
     return FeatureView(
         own.name, entity=own.entity, source=own.source, key=own.key, refresh=refresh,

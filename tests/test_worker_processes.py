@@ -144,9 +144,8 @@ def test_the_bytes_are_those_of_one_process(online: str, tmp_path: Path, monkeyp
     )
     started: list[int] = []
     popen = subprocess.Popen
-    monkeypatch.setattr(
-        worker_processes.subprocess, "Popen", lambda *said, **words: started.append(1) or popen(*said, **words)
-    )
+    module = worker_processes.subprocess  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
+    monkeypatch.setattr(module, "Popen", lambda *said, **words: started.append(1) or popen(*said, **words))
     alone, beside = (Shop(tmp_path / f"p{count}", online, processes=count) for count in (1, 2))
     told, counts = [], []
     for one in (alone, beside):
@@ -266,14 +265,14 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_what_a_worker_cannot_do_is_raised_here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one process raises it: a run key that is void, and a file that is no file any more."""
-    let_others = worker_processes.Lease.let_others
+    let_others = worker_processes.Lease.let_others  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
 
     def void(lease: Any) -> Any:
         key = let_others(lease)
         return key._replace(guard=key.guard._replace(value=b"another"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker_processes.Lease, "let_others", void)
+        patch.setattr(worker_processes.Lease, "let_others", void)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
         with pytest.raises(MaterializeError, match="its run is over, or another one has taken over"):
             shop.materialize()
     assert shop.done() == []
@@ -296,7 +295,7 @@ def test_rows_that_lie_in_no_files_are_written_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Which is told, where there is more than one chunk."""
-    monkeypatch.setattr(worker_processes.subprocess, "Popen", None)
+    monkeypatch.setattr(worker_processes.subprocess, "Popen", None)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     frame = DataFrameSource("rows", rows(NOON - timedelta(hours=1), range(KEYS)), event_time="at")
     shop = Shop(tmp_path / "framed", "lmdb://online", processes=3, source=frame)
     with shop.store, caplog.at_level(logging.WARNING, "featurestore"):

@@ -60,9 +60,13 @@ def declare(history: History, *, paths: list[Path] | None = None, name: str = "v
         source = ParquetSource(f"{name}_rows", [str(path) for path in paths], **words)
     said = history.view
     entity = Entity(f"{name}_entity", key={key: parse_type(history.types[column]) for key, column in said.key.items()})
-    timing = {"refresh": "continuous"}
+    timing: dict[str, Any] = {"refresh": "continuous"}
     if said.refresh_us is not None:
-        timing = {"refresh": us(said.refresh_us), "refresh_offset": us(said.offset_us), "settle": us(said.settle_us)}
+        timing = {
+            "refresh": us(said.refresh_us),
+            "refresh_offset": us(said.offset_us),
+            "settle": us(said.settle_us),
+        }
         if said.ready_after_us is not None:
             timing["ready_after"] = us(said.ready_after_us)
     return FeatureView(

@@ -159,7 +159,7 @@ class FeatureView(Declaration):
         at = here if here == self.origin else f"{here}; the view is declared at {self.origin}"
         return DeclarationError(f"{self.title}: {problem}", at)
 
-    def __getitem__(self, feature: str | list[str]) -> Selection:
+    def __getitem__(self, feature: str | list[str] | tuple[str, ...]) -> Selection:
         """One feature (or a list of them), to be listed in a service or read by an on-demand function."""
         return Selection(view=self)[feature]
 
@@ -210,7 +210,7 @@ class Selection(Declaration):
             features=tuple(view.features) if features is None else features,
         )
 
-    def __getitem__(self, feature: str | list[str]) -> Selection:
+    def __getitem__(self, feature: str | list[str] | tuple[str, ...]) -> Selection:
         """One feature of the selection, or a list of them."""
         wanted = [feature] if isinstance(feature, str) else list(feature) if isinstance(feature, (list, tuple)) else []
         if not wanted or not all(isinstance(name, str) for name in wanted):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 
 class Reading(NamedTuple):
@@ -28,8 +28,9 @@ class OnlineStore(Protocol):
     cannot be reached and OnlineStoreError where it refuses, is full or was closed.
     """
 
-    blocking: ClassVar[bool]
-    """Whether `get` waits for another machine, so that an event loop must call it from a thread."""
+    @property
+    def blocking(self) -> bool:
+        """Whether `get` waits for another machine, so that an event loop must call it from a thread."""
 
     @property
     def tagged(self) -> bool:

@@ -54,7 +54,9 @@ class KeySetServer:
     def __init__(self, *keys: SigningKey) -> None:
         self.keys = list(keys)
         self.asked = 0
-        self.status, self.body, self.location = 200, None, None
+        self.status = 200
+        self.body: bytes | None = None
+        self.location: str | None = None
         outer = self
 
         class Handler(BaseHTTPRequestHandler):

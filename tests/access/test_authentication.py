@@ -240,7 +240,9 @@ def test_no_message_log_or_repr_has_a_secret(world: World, caplog: pytest.LogCap
     key = SigningKey("k")
     with caplog.at_level(logging.DEBUG), KeySetServer(key) as issuer:
         issuer.status = 500
-        config = world.config.model_copy(update={"jwt": JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=AUDIENCE)})
+        config = world.config.model_copy(
+            update={"jwt": JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=(AUDIENCE,))}
+        )
         both = world.fresh(config)
         for secret in (made.secret, made.secret[:-1], made.secret + "x", key.token(), key.token() + "x"):
             with pytest.raises((UnauthenticatedError, AccessUnavailableError)) as caught:
@@ -254,7 +256,7 @@ def test_no_message_log_or_repr_has_a_secret(world: World, caplog: pytest.LogCap
 def test_tokens_are_taken_beside_keys(world: World) -> None:
     made, key = create_key(world.registry, "web", ["push"]), SigningKey("k")
     with KeySetServer(key) as issuer:
-        jwt = JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=AUDIENCE)
+        jwt = JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=(AUDIENCE,))
         both = world.fresh(world.config.model_copy(update={"jwt": jwt}))
         assert both.authenticate(bearer(made.secret)) == Principal("key:web", frozenset({"push"}))
         assert both.at_once(bearer(key.token())) is None
@@ -305,7 +307,7 @@ def test_an_issuer_that_hangs_delays_no_key(world: World, monkeypatch: pytest.Mo
     monkeypatch.setattr(json_web_tokens, "FETCH_SECONDS", 600.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
-        jwt = JwtConfig(jwks=url, issuer=ISSUER, audience=AUDIENCE)
+        jwt = JwtConfig(jwks=url, issuer=ISSUER, audience=(AUDIENCE,))
         both = world.fresh(world.config.model_copy(update={"jwt": jwt}))
 
         async def flood() -> None:

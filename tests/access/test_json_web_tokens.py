@@ -57,7 +57,7 @@ def tokens(issuer: KeySetServer, seconds: Seconds) -> Tokens:
 
 
 def tokens_of(jwks: str, clock: Any = time.monotonic, **more: Any) -> Tokens:
-    return Tokens(JwtConfig(jwks=jwks, issuer=ISSUER, audience=AUDIENCE, **more), clock=clock)
+    return Tokens(JwtConfig(jwks=jwks, issuer=ISSUER, audience=(AUDIENCE,), **more), clock=clock)
 
 
 def why(tokens: Tokens, text: str) -> str:
@@ -122,7 +122,8 @@ def test_clocks_may_differ_by_the_leeway(issuer: KeySetServer) -> None:
     now = int(time.time())
     for leeway, late, taken in ((200, 100, True), (0, 100, False), (50, 100, False)):
         tokens = tokens_of(issuer.url, leeway_seconds=leeway)
-        for claims in ({"exp": now - late}, {"nbf": now + late}):
+        cases: list[dict[str, Any]] = [{"exp": now - late}, {"nbf": now + late}]
+        for claims in cases:
             if taken:
                 assert waited(tokens.principal(KEY.token(**claims))).name == "jwt:ann"
             else:
@@ -237,7 +238,9 @@ def test_a_key_that_its_issuer_withdrew_opens_nothing(tokens: Tokens, issuer: Ke
 
 def test_a_remembered_token_expires(issuer: KeySetServer) -> None:
     at = [time.time()]
-    tokens = Tokens(JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=AUDIENCE, leeway_seconds=0), now=lambda: at[0])
+    tokens = Tokens(
+        JwtConfig(jwks=issuer.url, issuer=ISSUER, audience=(AUDIENCE,), leeway_seconds=0), now=lambda: at[0]
+    )
     text = KEY.token(exp=int(at[0]) + 100)
     waited(tokens.principal(text))
     kept = tokens._verified[text]

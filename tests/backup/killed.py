@@ -20,10 +20,11 @@ from typing import Any
 from featurestore.backup.archive import Archive
 from featurestore.backup.make import make_backup
 from featurestore.backup.restore import restore_backup
+from featurestore.catalog import Catalog
 from featurestore.config import load_config
 from featurestore.durable import temporary
 from featurestore.errors import BackupError, ConfigError
-from featurestore.project import Catalog, Project
+from featurestore.project import Project
 
 STEPS = {"os.rename", "os.mkdir", "os.link", "os.remove", "os.rmdir", "os.chmod", "open"}
 SPREAD = 2

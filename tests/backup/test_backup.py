@@ -401,7 +401,7 @@ def test_a_serving_log_that_is_merged_meanwhile_is_copied_once(tmp_path: Path, m
                 (version / name).unlink()
         real(source, target)
 
-    monkeypatch.setattr(copying.shutil, "copyfile", copy)
+    monkeypatch.setattr(copying.shutil, "copyfile", copy)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     copy_serving_log(tmp_path / "log", tmp_path / "copy")
     assert len(copied) == 3
     assert [file.path.name for file in live(tmp_path / "copy" / "model" / "f")] == ["0-2-merged-x.parquet"]

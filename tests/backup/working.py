@@ -21,7 +21,7 @@ from featurestore import FeatureStore
 def main() -> None:
     defaults: Any = log.FileLog.__init__.__kwdefaults__
     defaults["segment_bytes"] = 6_000
-    log.GRACE_SECONDS = 0.0
+    log.GRACE_SECONDS = 0.0  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     with FeatureStore(sys.argv[1]) as store:
         threading.Thread(target=store.follow, args=[threading.Event()], daemon=True).start()
         for number in range(10**9):

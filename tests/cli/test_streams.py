@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shop"
 
 
-def started(where: Path, line: str, **streams: int) -> subprocess.Popen[bytes]:
+def started(where: Path, line: str, **streams: Any) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "featurestore", *shlex.split(line)]
-    return subprocess.Popen(words, cwd=where, env=environment(), stderr=subprocess.PIPE, **streams)
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        words, cwd=where, env=environment(), stderr=subprocess.PIPE, **streams
+    )
+    return process
 
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
@@ -197,7 +201,7 @@ def test_what_was_pushed_before_an_interruption_stays_and_is_told(slow: Path) ->
         assert process.stdin is not None
         process.stdin.write("".join(lines[:6_000]).encode())
         process.stdin.flush()
-        when(lambda: store.offline.log(store.catalog.sources["pushed"]).read().num_rows == 5_000, process)
+        when(lambda: store.offline.log(store.catalog.sources["pushed"]).read().num_rows == 5_000, process)  # type: ignore[arg-type]  # a push source, by its name
         process.send_signal(signal.SIGINT)
         code, told = ended(process)
         assert code == INTERRUPTED

@@ -339,8 +339,9 @@ def test_a_wrong_setting_is_refused() -> None:
             ({"timeout_seconds": float("nan")}, "timeout_seconds"), ({"attempts": 0}, "attempts"),
             ({"connections": 1.5}, "connections"),
         ):  # fmt: skip
+            given: dict[str, Any] = {"url": "http://127.0.0.1:1", **words}
             with pytest.raises(RequestError, match=said) as raised:
-                kind(**{"url": "http://127.0.0.1:1", **words})
+                kind(**given)
             assert "a b" not in str(raised.value)
 
 

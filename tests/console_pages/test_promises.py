@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from featurestore.console.promises import MEANINGS, WIDTH, promises_of
@@ -10,7 +12,7 @@ from featurestore.reports.availability.report import Advice, Lag, Settling, Swit
 MINUTE = 60_000_000
 
 
-def found(**words: object) -> ViewAvailability:
+def found(**words: Any) -> ViewAvailability:
     plain = {
         "view": "v", "fingerprint": "f" * 32, "source": "s", "how": "sighting", "late": 0, "late_lag": Lag(), "switches": None,
         "refresh": 60 * MINUTE, "known_after": None, "settle": None, "ready_after": 10 * MINUTE, "lateness": None,

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -183,7 +184,7 @@ def mutations(source: str) -> list[str]:
     }  # fmt: skip
     for index, node in enumerate(ast.walk(function)):
         changed = copy.deepcopy(tree)
-        twin = list(ast.walk(changed.body[tree.body.index(function)]))[index]
+        twin: Any = list(ast.walk(changed.body[tree.body.index(function)]))[index]
         if isinstance(node, ast.Constant) and isinstance(node.value, int | float | complex):
             twin.value = node.value + 1 if math.isfinite(abs(node.value)) else 5
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value != "Doc.":
@@ -215,7 +216,7 @@ def test_each_literal_and_operator_matters(name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_formatting_does_not_matter(name: str, width: int) -> None:
     ruff = Path(sys.executable).with_name("ruff")
-    command = [ruff, "format", "--isolated", f"--line-length={width}", "-"]
+    command = [str(ruff), "format", "--isolated", f"--line-length={width}", "-"]
     source = subprocess.run(command, input=FUNCTIONS[name], capture_output=True, text=True, check=True).stdout
     assert code(source).fingerprint == code(FUNCTIONS[name]).fingerprint
 
@@ -277,7 +278,7 @@ def test_recursion_ends() -> None:
 
 
 def test_closures_over_literals_count_by_value() -> None:
-    def scaled(by: object) -> Callable[[float], float]:
+    def scaled(by: Any) -> Callable[[float], float]:
         return lambda x: x * by
 
     first, again, other = (code_of(scaled(by), where=WHERE) for by in (2, 2, 3))

@@ -37,13 +37,13 @@ def twice(x: float) -> float:
 
 
 MISTAKES: list[tuple[Callable[[], Any], str]] = [
-    (lambda: Entity("carrier", keys={"carrier": String}), "Entity 'carrier' has no argument 'keys'. Did you mean 'key'?"),
+    (lambda: Entity("carrier", keys={"carrier": String}), "Entity 'carrier' has no argument 'keys'. Did you mean 'key'?"),  # type: ignore[call-arg]  # the mistake
     (lambda: Entity("carrier", key={"c": Float64}), "Entity 'carrier': "),
     (lambda: Entity("a b", key={}), "Entity 'a b': name: 'a b' is no name: letters, digits and underscores"),
     (lambda: Entity("a__b", key={}), "'__' separates a view from its feature"),
-    (lambda: Entity("carrier", key={"c": "Strin"}), "'Strin'"),
-    (lambda: ParquetSource("s", "x.parquet"), "ParquetSource 's': event_time: must be given"),
-    (lambda: ParquetSource("s", "x.parquet", event_tim="t"), "has no argument 'event_tim'. Did you mean 'event_time'?"),
+    (lambda: Entity("carrier", key={"c": "Strin"}), "'Strin'"),  # type: ignore[dict-item]  # the mistake
+    (lambda: ParquetSource("s", "x.parquet"), "ParquetSource 's': event_time: must be given"),  # type: ignore[call-arg]  # the mistake
+    (lambda: ParquetSource("s", "x.parquet", event_tim="t"), "has no argument 'event_tim'. Did you mean 'event_time'?"),  # type: ignore[call-arg]  # the mistake
     (lambda: ParquetSource("s", "x", event_time="t", known_after="2 parsecs"), "known_after: "),
     (lambda: ParquetSource("s", "x", event_time="t", known_after=5), "known_after: "),
     (lambda: ParquetSource("s", "x", event_time="t", timezone="America/New_Yrok"), "America/New_York"),
@@ -52,7 +52,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: ParquetSource("s", "x", event_time="t", version="v"), "version needs identity"),
     (lambda: ParquetSource("s", "x", event_time=None, known_at="k"), "known_at needs event_time"),
     (lambda: ParquetSource("s", "x", event_time="t", valid_from="f"), "valid_from is for a table without time"),
-    (lambda: TableSource("s", "x.duckdb", event_time="t"), "TableSource 's': table=… must be given"),
+    (lambda: TableSource("s", "x.duckdb", event_time="t"), "TableSource 's': table=… must be given"),  # type: ignore[call-arg]  # the mistake
     (lambda: DataFrameSource("s", 3, event_time="t"), "DataFrameSource 's': "),
     (lambda: view(features=[]), "features: "),
     (lambda: view(feature=["x"]), "has no argument 'feature'. Did you mean 'features'?"),
@@ -67,9 +67,9 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: view(stale="hide"), "stale: "),
     (lambda: delays["arr_delai"], "FeatureView 'delays': no feature 'arr_delai'. Did you mean 'arr_delay'?"),
     (lambda: delays.alias("other", key={"carier": "c"}), "no key 'carier'. Did you mean 'carrier'?"),
-    (lambda: FeatureService("model", features=3), "features: must be a list of views"),
-    (lambda: FeatureService("model", features=["delays"]), "'delays' is no view, view['x'], alias or on-demand feature"),
-    (lambda: on_demand(twice, inputs=[Request("x", Float64)], output="Flot64"), "OnDemand 'twice': output: "),
+    (lambda: FeatureService("model", features=3), "features: must be a list of views"),  # type: ignore[arg-type]  # the mistake
+    (lambda: FeatureService("model", features=["delays"]), "'delays' is no view, view['x'], alias or on-demand feature"),  # type: ignore[list-item]  # the mistake
+    (lambda: on_demand(twice, inputs=[Request("x", Float64)], output="Flot64"), "OnDemand 'twice': output: "),  # type: ignore[call-overload]  # the mistake
     (lambda: on_demand(twice, inputs=[Request("x", Float64)], output=Float64, mode="column"), "OnDemand 'twice': mode: "),
     (lambda: on_demand(twice, inputs=["x"], output=Float64), "OnDemand 'twice': "),
     (lambda: on_demand(twice, inputs=[RequestTime(), Request("x", Float64)], output=Float64), "OnDemand 'twice': inputs lists 2, and its function takes 1: x"),

@@ -82,7 +82,7 @@ def registry(tmp_path: Path) -> Registry:
 
 @LEAVE
 @pytest.mark.parametrize("first", ["read", "write"])
-def test_a_journal_of_arrivals_heals(journal: Arrivals, leave: Callable[[Path], None], first: str) -> None:
+def test_a_journal_of_arrivals_heals(journal: Arrivals, leave: Callable[[Path | str], None], first: str) -> None:
     """Whoever comes first: the reader gets what was committed, and so does the writer."""
     leave(journal.place)
     if first == "read":
@@ -94,7 +94,7 @@ def test_a_journal_of_arrivals_heals(journal: Arrivals, leave: Callable[[Path], 
 
 @LEAVE
 @pytest.mark.parametrize("first", ["read", "write"])
-def test_a_registry_heals(registry: Registry, leave: Callable[[Path], None], first: str) -> None:
+def test_a_registry_heals(registry: Registry, leave: Callable[[Path | str], None], first: str) -> None:
     """What was written ahead and never committed is no version."""
     leave(registry.place)
     if first == "read":
@@ -104,7 +104,7 @@ def test_a_registry_heals(registry: Registry, leave: Callable[[Path], None], fir
     assert _is_whole(registry.place)
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path | str) -> bool:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'spilled'").fetchone() == (0,)
         return bool(connection.execute("PRAGMA integrity_check").fetchone() == ("ok",))
@@ -122,7 +122,7 @@ def test_what_was_committed_and_not_checkpointed_is_there(registry: Registry) ->
 
 
 @pytest.mark.parametrize("leave", [lambda path: path.touch(), kill_within])
-def test_a_file_that_was_just_being_made_is_no_file(tmp_path: Path, leave: Callable[[Path], None]) -> None:
+def test_a_file_that_was_just_being_made_is_no_file(tmp_path: Path, leave: Callable[[Path | str], None]) -> None:
     """Nothing was committed to it: it reads as one that is not there, and is made by the next writer."""
     made: list[Any] = [Registry(tmp_path / "registry.db"), Arrivals(tmp_path / "arrivals.db", now=lambda: 5)]
     for one in made:
@@ -171,7 +171,7 @@ def shared() -> Iterator[Path]:
 
 
 @LEAVE
-def test_a_disk_that_cannot_be_written_heals_in_a_copy(shared: Path, leave: Callable[[Path], None]) -> None:
+def test_a_disk_that_cannot_be_written_heals_in_a_copy(shared: Path, leave: Callable[[Path | str], None]) -> None:
     """A reader who may write neither the file nor beside it gets what was committed, and changes nothing."""
     registry = Registry(shared / "registry.db", now=lambda: 5)
     registry.commit({**empty_document(), "views": {"v": {"fingerprint": "f1"}}}, expected=0)

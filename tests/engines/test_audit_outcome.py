@@ -127,7 +127,7 @@ def test_what_was_counted(version: ResolvedService, data: st.DataObject, rows: i
         statuses = tuple(np.array([data.draw(st.sampled_from(Status)).name for _ in range(rows)]) for _ in range(2))
         own = (None, None) if one.part is None else (part, statuses)
         texts = (np.array(said, object) for said in (causes, details))
-        counts.add(logged, Compared(one, own[0], *sides, *texts, own[1]))
+        counts.add(logged, Compared(one, own[0], *sides, *texts, own[1]))  # type: ignore[call-arg]  # as many as it has fields
     error = data.draw(st.sampled_from([None, SourceError("no"), OnlineDamagedError("it", [b"\xff"])]))
     outcome = AuditOutcome(counts, {"a": "torn"}, error, [1, 3], 2)
     found = AuditOutcome.of_bytes(outcome.to_bytes(), version)

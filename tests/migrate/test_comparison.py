@@ -236,7 +236,7 @@ def test_where_a_function_fails_the_rows_without_null_inputs_are_compared(tmp_pa
 
     rows = [SpineRow({}, {"driver": driver, "extra": 0.5}, instant_of(hours(1))) for driver in (1, 2)]
     with comparing(tmp_path, [more], rows, more__more="more") as comparison:
-        why = tried(lambda: told(comparison, tmp_path, {0: 1.5}, "more__more") and None, comparison.differences)
+        why = tried(lambda: told(comparison, tmp_path, {0: 1.5}, "more__more") and None, comparison.differences)  # type: ignore[arg-type]  # what it returns is not looked at
         assert "failed for" in str(why)
         assert [one.columns for one in read_by([more])] == [("stats__x",)]
         whole = comparison.whole_rows()

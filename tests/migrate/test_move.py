@@ -187,7 +187,8 @@ def test_refresh_and_cutover_are_taken_as_they_are_said(repository: Repository) 
     )
     with repository.opened() as store:
         assert store.catalog.views["stats"].refresh == 60_000_000
-        assert store.catalog.sources["pushed"].cutover == cutover
+        source: Any = store.catalog.sources["pushed"]
+        assert source.cutover == cutover
 
 
 @pytest.mark.parametrize(
@@ -441,7 +442,7 @@ def test_a_push_source_has_its_batch_source_as_history_up_to_a_cutover(repositor
     moved = repository.move(entities=[DRIVER], views=[fresh], sources=[{"name": "idle", "kind": "PushSource"}])
     assert reasons(moved, "push source") == {"idle": "no view reads it, so that nothing says its columns"}
     with repository.opened() as store:
-        declared = store.catalog.sources["pushed"]
+        declared: Any = store.catalog.sources["pushed"]
         assert declared.cutover == hours(2) + (hours(1 / 3600) - hours(0))
         assert {name: str(of) for name, of in declared.columns.items()} == {
             "driver_id": "Int64", "at": "Timestamp", "rate": "Float64", "trips": "Int64", "words_json": "String",
@@ -461,7 +462,7 @@ def test_a_push_source_without_rows_at_hand_has_no_history(repository: Repositor
     moved = repository.move(entities=[entity("driver", of="INT64")], views=[fresh])
     assert matters(moved, "pushed")["history"] == "none"
     with repository.opened() as store:
-        declared = store.catalog.sources["pushed"]
+        declared: Any = store.catalog.sources["pushed"]
     assert declared.history is None
     assert {name: str(of) for name, of in declared.columns.items()} == {
         "driver_id": "Int64", "at": "Timestamp", "rate": "Float64", "words": "String",

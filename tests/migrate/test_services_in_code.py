@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from featurestore.migrate.services_in_code import AskedList, asked_lists
 
@@ -42,7 +43,7 @@ def test_notebooks_are_read_cell_by_cell(tmp_path: Path) -> None:
     """A name of one cell is known in the next; what is no Python leaves out itself alone."""
 
     def notebook(name: str, *cells: str) -> None:
-        given = [{"cell_type": "markdown", "source": "text"}]
+        given: list[dict[str, Any]] = [{"cell_type": "markdown", "source": "text"}]
         given += [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]
         (tmp_path / name).write_text(json.dumps({"cells": given}))
 

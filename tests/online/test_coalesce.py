@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -22,6 +23,7 @@ class Slow:
     """A store of `key -> key` whose every get waits to be let go; keys that begin with ! fail."""
 
     blocking = True
+    tagged = False
 
     def __init__(self) -> None:
         self.asked: list[list[bytes]] = []
@@ -157,6 +159,7 @@ def test_a_store_in_memory_is_read_at_once() -> None:
 
     class Quick(Slow):
         blocking = False
+        tagged = False
 
         def get(self, keys: Sequence[bytes]) -> Reading:
             assert threading.current_thread() is threading.main_thread()
@@ -188,7 +191,8 @@ def test_stores_say_whether_they_block(scheme: str, blocking: bool) -> None:
     from featurestore.online.lmdb import LmdbStore
     from featurestore.online.redis import RedisStore
 
-    assert {"lmdb": LmdbStore, "redis": RedisStore}[scheme].blocking is blocking
+    stores: dict[str, Any] = {"lmdb": LmdbStore, "redis": RedisStore}
+    assert stores[scheme].blocking is blocking
 
 
 def test_each_caller_waits_for_as_long_as_it_said() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -138,7 +139,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         open_online(f"lmdb://{tmp_path}/odd")
 
 
-def in_child(work: object) -> bytes:
+def in_child(work: Callable[[], bytes]) -> bytes:
     """What `work()` returns in a forked child, or the error that ended it."""
     reading, writing = os.pipe()
     pid = os.fork()

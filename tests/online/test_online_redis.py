@@ -223,7 +223,7 @@ def test_a_server_that_is_away_and_comes_back(guarded: RedisServer) -> None:
         assert store.write({b"a": b"2"}, guard=Guard(b"a", None)) is True
         starting.join()
         assert store.get([b"a"]).values == [b"2"]
-        impatient._server._breaker.answered()  # type: ignore[attr-defined] - which lets nobody in for a while
+        impatient._server._breaker.answered()  # type: ignore[attr-defined]  # which lets nobody in for a while
         assert impatient.get([b"a"]).values == [b"2"]
         impatient.close()
 

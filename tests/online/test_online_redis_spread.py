@@ -61,12 +61,13 @@ def test_keys_of_several_primaries_are_read_at_once(cluster: RedisCluster) -> No
 def test_what_is_written_at_once_has_one_tag(cluster: RedisCluster) -> None:
     """Else nothing of it is written; but keys of any tags are deleted at once."""
     one, two, _ = tags_of(cluster)
+    batches: list[tuple[dict[bytes, bytes | None], Guard | None]] = [
+        ({one: b"1", two: b"2"}, None),
+        ({one: b"1"}, Guard(two, None)),
+        ({one: None, two: None}, Guard(one, None)),
+    ]
     with closing(open_online(cluster.url + PATIENT)) as store:
-        for puts, guard in [
-            ({one: b"1", two: b"2"}, None),
-            ({one: b"1"}, Guard(two, None)),
-            ({one: None, two: None}, Guard(one, None)),
-        ]:
+        for puts, guard in batches:
             with pytest.raises(OnlineStoreError, match="must have one hash tag"):
                 store.write(puts, guard=guard)
         assert store.get([one, two]).values == [None, None]

@@ -81,7 +81,7 @@ def test_timestamps_without_a_zone_are_told(store: FeatureStore) -> None:
 
 def test_rows_that_came_too_late_are_told(store: FeatureStore) -> None:
     """Every row, or how many of the push, each with the lateness; a retry of what is known is no late row."""
-    old = {"at": NOW - timedelta(days=8)}
+    old: dict[str, Any] = {"at": NOW - timedelta(days=8)}
     says = (
         "came too late, and is never served nor trained on: it happened more than 7d ago, the lateness of the source, and "
         "is kept aside"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +24,12 @@ KEYS = 5
 def random_case(chance: random.Random, *, ending: bool) -> tuple[RowTimes, Requests]:
     """Rows in any order, and requests, over few instants."""
     instants = chance.choice([[BEGINNING, -1, 0, 1, 2, 3, 4, 5, END - 1], list(range(-4, 5))])
-    rows, late = [], chance.choice([0.0, 0.5, 0.9])
+    rows: list[Any] = []
+    late = chance.choice([0.0, 0.5, 0.9])
     for _ in range(chance.randrange(60)):
-        e = chance.choice(instants)
-        v = max(e, chance.choice(instants[-4:] if chance.random() < late else instants))
-        rows.append((chance.randrange(KEYS), e, v, chance.choice([END, END, *instants])))
+        happened = chance.choice(instants)
+        known = max(happened, chance.choice(instants[-4:] if chance.random() < late else instants))
+        rows.append((chance.randrange(KEYS), happened, known, chance.choice([END, END, *instants])))
     key, e, v, g = (np.array(column, np.int64) for column in (zip(*rows, strict=True) if rows else [[]] * 4))
     asked = sorted((chance.randrange(KEYS), chance.choice(instants)) for _ in range(chance.randrange(30)))
     wanted, as_of = (np.array(column, np.int64) for column in (zip(*asked, strict=True) if asked else [[]] * 2))
@@ -79,7 +81,7 @@ def test_the_search_finds_what_loops_find(ending: bool, loose: int, monkeypatch:
     assert min(seen[what] for what in seen if ending or what != "left") > 20, seen
 
 
-def overtaken(folder: Path, **words: object) -> FeatureView:
+def overtaken(folder: Path, **words: Any) -> FeatureView:
     """A view of three keys with twelve rows each, of which the newest are learned later and later; some rows tie."""
     at = [hours(-12 + n) for n in range(12)]
     known = [hours(-12 + n if n < 4 else 3 * n) for n in range(12)]

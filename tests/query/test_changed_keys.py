@@ -183,7 +183,8 @@ def test_the_newest_rows_are_told_only_where_no_row_replaces_another(tmp_path: P
     rows = table(thing=[1], at=at([0]), known=at([0]), id=[1], x=[1.0])
     offline = Offline(tmp_path)
     with offline.session() as session:
-        for features, words in [(["x"], {"identity": "id"}), ({"n": Count(window="1us")}, {})]:
+        cases: list[tuple[Any, dict[str, Any]]] = [(["x"], {"identity": "id"}), ({"n": Count(window="1us")}, {})]
+        for features, words in cases:
             of = resolved(view_of(rows, features, known_at="known", **words), offline).parts[0].view
             sql = all_keys_sql(of, session.scan(of.source), newest_at=[0])
             assert session.connection.sql(sql).columns == ["k0"]

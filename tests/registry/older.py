@@ -19,7 +19,7 @@ UNDONE = {
 """By schema, what takes its own step back."""
 
 
-def make_older(path: Path, schema: int) -> None:
+def make_older(path: Path | str, schema: int) -> None:
     """Make a registry what a program of that schema wrote."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for step in range(SCHEMA, schema, -1):

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -142,7 +143,7 @@ def test_entries_and_their_statistics_are_written_at_once(registry: Registry, mo
     assert [(one.run, one.training_set) for one in registry.statistics()] == [(None, "/a.parquet"), (1, None)]
     assert keeper.beside(partial(registry.record_run, run), None) == 2
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("featurestore.registry.store.add_statistics", refuse)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -289,7 +290,7 @@ def test_data_that_says_less_of_time_is_still_planned(repo):
 def test_the_documentation_runs_and_shows_what_is_printed():
     """Every block of its page, in order; the plan shown is the one printed, line breaks and fingerprints apart."""
     page = (Path(__file__).parents[2] / "docs" / "plan-and-apply.md").read_text(encoding="utf-8")
-    space = {"__name__": "docs"}
+    space: dict[str, Any] = {"__name__": "docs"}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(block, "docs/plan-and-apply.md", "exec"), space)
     shown = re.search(r"```text\n(Plan \w+ against .*?)```", page, re.DOTALL)[1]

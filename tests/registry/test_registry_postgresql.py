@@ -271,9 +271,9 @@ def test_a_child_has_connections_of_its_own(registry: Registry) -> None:
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
-    (kept,) = registry._database._idle
+    (kept,) = registry._database._idle  # type: ignore[attr-defined]  # that of PostgreSQL
     assert registry.generation() == 2
-    assert registry._database._idle == [kept]
+    assert registry._database._idle == [kept]  # type: ignore[attr-defined]  # that of PostgreSQL
 
 
 def test_registries_that_are_forgotten_leave_no_connection(postgres: PostgresServer, registry: Registry) -> None:

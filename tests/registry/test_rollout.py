@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,7 +34,7 @@ class Freed(list):
         return 1
 
 
-def apply(repo: Repository, rollout: Rollout = Rollout(), *, published: bool = True, **words: object) -> Freed:
+def apply(repo: Repository, rollout: Rollout = Rollout(), *, published: bool = True, **words: Any) -> Freed:
     freed = Freed()
     plan = repo.plan(repo.definitions(**words), rollout=rollout)
     apply_plan(plan, repo.registry, free=freed, published=lambda *_: published)
@@ -96,7 +97,7 @@ def test_retiring_frees_what_no_other_version_reads(repo: Repository) -> None:
     plan = repo.plan(repo.definitions(minutes=30, ttl="3d"), rollout=Rollout(retire=(f"model@{first[:7]}",)))
     assert [type(step) for step in plan.steps] == [RetireVersion]
     assert "nothing is freed; whoever names it is answered while its views are read by others" in str(plan)
-    said = {"minutes": 30, "ttl": "3d"}
+    said: dict[str, Any] = {"minutes": 30, "ttl": "3d"}
     assert apply(repo, Rollout(retire=(f"model@{first[:7]}",)), **said) == []
     assert kept(repo) == [second]
     assert apply(repo, Rollout(retire=("all",)), published=False, **said) == []

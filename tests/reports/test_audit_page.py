@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -23,7 +24,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository, whose audit must not begin."""
     assert CliRunner().invoke(app, ["init", str(tmp_path / "shop")]).exit_code == 0
 
-    def begun(*_: object, **__: object) -> None:
+    def begun(*_: object, **__: Any) -> None:
         raise AssertionError("the audit began")
 
     monkeypatch.setattr(Store, "audit", begun)

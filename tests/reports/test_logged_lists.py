@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,7 +173,8 @@ def test_parts_with_and_without_the_log_are_other_frames(tmp_path: Path) -> None
         made = store.historical_parts(folder, path, "narrow", from_log="0s", part_rows=1)
         assert store.historical_parts(folder, path, "narrow", from_log="0s", part_rows=1).made == 0
         assert (made.made, made.manifest["from_log"]["rows"]) == (2, 1)
-        for other in ({}, {"from_log": "1s"}):
+        others: tuple[dict[str, Any], ...] = ({}, {"from_log": "1s"})
+        for other in others:
             with pytest.raises(FeatureStoreError, match="its from_log"):
                 store.historical_parts(folder, path, "narrow", part_rows=1, **other)
         clash = write(tmp_path / "clash.parquet", pq.read_table(path).append_column("values_from", pa.array([1, 2])))

@@ -127,7 +127,7 @@ def test_a_run_is_not_stopped_by_its_statistics(tmp_path: Path, monkeypatch: pyt
     """Nor is a frame: where they cannot be written, what they are of is there all the same."""
     shop = Shop(tmp_path)
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_: object, **__: Any) -> None:
         raise MemoryError
 
     failed: list[int] = []

@@ -20,7 +20,7 @@ EDGES = [edge + step for edge in (AS_OF, AS_OF - TTL) for step in (-1, 0, 1)] + 
 INSTANT = st.one_of(st.sampled_from(EDGES), st.integers(0, 100))
 
 CASES = list(product([False, True], repeat=3))
-TOLD = {
+TOLD: dict[tuple[bool, ...], str] = {
     (False, False, False): "MISSING", (False, True, False): "MISSING", (False, False, True): "MISSING",
     (False, True, True): "MISSING", (True, False, False): "PRESENT", (True, True, False): "EXPIRED",
     (True, False, True): "OVERFLOW", (True, True, True): "EXPIRED",
@@ -70,7 +70,7 @@ def test_a_validity_ends_in_sql_as_in_python(until: int) -> None:
 def test_a_default_replaces_the_null_of_missing_and_expired_only() -> None:
     """In a column of any statuses; a column whose every value is PRESENT comes back as it is."""
     statuses = [list(Status), [Status.PRESENT] * len(Status)]
-    columns = [["value"] * len(Status), [None] * len(Status)]
+    columns: list[list[Any]] = [["value"] * len(Status), [None] * len(Status)]
     filled = judge.filled(statuses, columns, ["default", "default"])
     assert dict(zip(Status, filled[0], strict=True)) == {
         Status.MISSING: "default", Status.EXPIRED: "default", Status.PRESENT: "value", Status.OVERFLOW: None,

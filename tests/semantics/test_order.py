@@ -137,7 +137,8 @@ def test_many_floats_are_read_as_each_by_itself(count: int, others: list[bytes])
 
 def test_what_only_looks_like_floats_is_read_as_what_it_is() -> None:
     """Integers of 8 bytes, and texts as long."""
-    for of, values in [(Int64, list(range(-20, 20))), (String, ["abcdef"] * 20)]:
+    cases: list[tuple[FeatureType, list[Any]]] = [(Int64, list(range(-20, 20))), (String, ["abcdef"] * 20)]
+    for of, values in cases:
         assert read_all(widening_reader(of, of), [order_bytes(of, value) for value in values]) == values
 
 

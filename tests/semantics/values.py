@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal as D
 from typing import Any
@@ -46,7 +47,7 @@ def name(of: FeatureType) -> str:
 def of_type(of: FeatureType) -> st.SearchStrategy[Any]:
     """Canonical scalars, never null."""
     if of.kind in EDGES:
-        width = int(of.kind[5:])
+        width: Any = int(of.kind[5:])
         small = st.integers(-3, 3).map(float)
         return st.one_of(st.sampled_from(EDGES[of.kind]), small, st.floats(width=width)).map(of.accept)
     if of.kind in {"Int32", "Int64"}:
@@ -77,7 +78,7 @@ def rows_of(of: FeatureType, *, most: int = 12) -> st.SearchStrategy[list[tuple[
     return st.lists(st.tuples(st.integers(-3, 1 << 40), st.one_of(st.none(), of_type(of), few)), max_size=most)
 
 
-def lifted(algebra: Algebra, rows: list[tuple[int, Any]]) -> list[State]:
+def lifted(algebra: Algebra, rows: Iterable[tuple[Any, Any]]) -> list[State]:
     """The state of each row that the fold takes."""
     return [algebra.lift(value, place) for place, value in rows if value is not None or algebra.takes_null]
 

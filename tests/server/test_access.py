@@ -186,7 +186,8 @@ def test_a_token_is_let_in(tmp_path: Path, store: FeatureStore) -> None:
             f'project = "p"\njwt = {{jwks = "{issuer.url}", issuer = "{ISSUER}", audience = "{AUDIENCE}"}}\n'
         )
         with FeatureStore(tmp_path) as configured, serving(configured, authentication=True) as client:
-            for claims, status in (({}, 200), ({"scope": "push"}, 403), ({"aud": "x"}, 401)):
+            cases: list[tuple[dict[str, Any], int]] = [({}, 200), ({"scope": "push"}, 403), ({"aud": "x"}, 401)]
+            for claims, status in cases:
                 header = {"authorization": f"Bearer {signing.token(**claims)}"}
                 assert client.post(LOOKUP, json=lookup(), headers=header).status_code == status
             issuer.status = 500

@@ -102,7 +102,7 @@ def test_a_push_has_no_more_rows_than_the_server_takes(tmp_path: Path) -> None:
                 told = client.post(path, json=body)
                 assert (told.status_code, "more than 3 rows" in told.text) in {(400, True), (422, True)}, path
             assert 'featurestore_refusals_total{reason="push_rows"} 3.0' in client.get("/metrics").text
-            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None
+            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None  # type: ignore[arg-type]  # a push source, by its name
             assert [client.post(path, json=body).status_code for path, body in asked(3)] == [200] * 3
 
 
@@ -251,7 +251,7 @@ def test_a_value_that_is_given_twice_is_one_value(tmp_path: Path) -> None:
             for path, body in refused:
                 told = client.post(path, json=body)
                 assert (told.status_code, "twice" in told.text) == (400, True), (path, body, told.text)
-            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None
+            assert store.offline.log(store.catalog.sources["rows"]).last_known_at() is None  # type: ignore[arg-type]  # a push source, by its name
             for path, body in taken:
                 assert client.post(path, json=body).status_code == 200, path
             found = store.get_online_features({"key": "mine"}, "view").to_dict()

@@ -33,7 +33,7 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 NEW = re.compile(r"[0-9a-f]{32}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-LOOK = {"service": "m", "rows": [{"thing": "a"}, {"thing": "a secret thing"}]}
+LOOK: dict[str, Any] = {"service": "m", "rows": [{"thing": "a"}, {"thing": "a secret thing"}]}
 SHARDS = ["--workers", "2"]
 
 
@@ -311,7 +311,7 @@ def test_a_line_that_was_torn_spoils_no_other(tmp_path: Path, monkeypatch: pytes
 
         async def run() -> None:
             told = asyncio.Event()
-            log = AccessLog("stdout", lambda lines: (dropped.append(lines), told.set()))
+            log = AccessLog("stdout", lambda lines: (dropped.append(lines), told.set()))  # type: ignore[arg-type]  # what it returns is not looked at
             monkeypatch.setattr(os, "write", write)
             noted(log, 3)
             await told.wait()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import httpx
 import pytest
@@ -93,7 +94,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
     return samples.get((f"featurestore_{name}", tuple(sorted(labels.items()))))
 
 
-def ask(client: httpx.Client, count: int = 1, **words: object) -> httpx.Response:
+def ask(client: httpx.Client, count: int = 1, **words: Any) -> httpx.Response:
     return client.post(LOOKUP, json={"service": "m", "rows": [{"thing": "a"}, {"thing": "nobody"}] * count} | words)
 
 

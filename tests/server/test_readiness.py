@@ -88,7 +88,7 @@ def test_looking_holds_up_nobody_else(store: FeatureStore, redis: RedisServer) -
 
 def test_the_description_is_made_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    make = routes.page
+    make = routes.page  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     monkeypatch.setattr(routes, "page", lambda described: made.append(1) or make(described))
     with serving(store) as client:
         first, second = client.get("/docs"), client.get("/docs")

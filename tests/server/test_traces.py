@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ from tests.server.test_http import serving
 from tests.server.test_logs import PARENT, TRACE
 from tests.server.test_metrics import LOOKUP, PUSH, ROW
 
-LOOK = {"service": "m", "rows": [{"thing": "a secret", "by": 2.0}]}
+LOOK: dict[str, Any] = {"service": "m", "rows": [{"thing": "a secret", "by": 2.0}]}
 
 
 def definitions() -> list:

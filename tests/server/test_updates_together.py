@@ -94,7 +94,7 @@ def record(client: httpx.Client, group: str, player: str) -> dict[str, int]:
 
 def check_chain(store: FeatureStore, player: str) -> dict[str, int]:
     """In the log, each version is the one before it with another value of one feature; returns the last one."""
-    rows = store.offline.log(store.catalog.sources["points"]).read().to_pylist()
+    rows = store.offline.log(store.catalog.sources["points"]).read().to_pylist()  # type: ignore[arg-type]  # a push source, by its name
     rows = [row for row in rows if row["player"] == player]
     for before, after in zip(rows, rows[1:], strict=False):
         assert after["__replaces"] == before["known_at"]

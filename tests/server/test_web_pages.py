@@ -204,7 +204,7 @@ def test_what_is_large_is_not_done_on_the_event_loop(store: FeatureStore, monkey
     form = hot_routes.AS_JSON
     noted_form = form._replace(read=noting("read", form.read), write=noting("written", form.write))
     monkeypatch.setattr(hot_routes, "AS_JSON", noted_form)
-    monkeypatch.setattr(hot_routes, "read_push", noting("read", hot_routes.read_push))
+    monkeypatch.setattr(hot_routes, "read_push", noting("read", hot_routes.read_push))  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
     monkeypatch.setattr(store, "get_online_features", noting("looked up", store.get_online_features))
     monkeypatch.setattr(store, "submit_push", noting("pushed", store.submit_push))
     small = {"service": "service", "rows": [{"thing": n} for n in range(5)]}

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -121,7 +122,7 @@ class Stall:
 
 
 @pytest.mark.parametrize(("limit", "most"), [({"pending": 100}, 100), ({"memory": 5000}, 50)])
-def test_while_the_disk_stalls_lookups_go_on(tmp_path: Path, limit: dict[str, int], most: int) -> None:
+def test_while_the_disk_stalls_lookups_go_on(tmp_path: Path, limit: dict[str, Any], most: int) -> None:
     """None waits; memory is bounded with what is being written, all else is dropped and counted, and it ends with the stall."""
     log = ServingLog(tmp_path, flush=0.01, **limit)
     stall = Stall(log)

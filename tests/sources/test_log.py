@@ -9,6 +9,7 @@ import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -463,9 +464,9 @@ def test_a_reader_that_meets_a_vanished_file_looks_again(tmp_path: Path, monkeyp
         FileLog(tmp_path / "log", lambda: SCHEMA) as other,
     ):
         rows = fill(log, 12)
-        real, calls = module.read_segment, []
+        real, calls = module.read_segment, []  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
 
-        def read(*given: object, **named: object) -> object:
+        def read(*given: object, **named: Any) -> object:
             if not calls:
                 assert other.compact(grace=0).deleted > 1
             calls.append(given)

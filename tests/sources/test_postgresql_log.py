@@ -201,7 +201,7 @@ def test_who_seals_may_be_killed_anywhere(postgres: PostgresServer, tmp_path: Pa
                     os.kill(os.getpid(), signal.SIGKILL)
                 return execute(connection, query, *given, **said)
 
-            psycopg.Connection.execute = dying  # type: ignore[method-assign]
+            psycopg.Connection.execute = dying  # type: ignore[assignment, method-assign]
             machine(postgres.url, tmp_path / "a", segment_bytes=1).compact()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -279,7 +279,7 @@ class Pool(Front):
     """A pool of connections, which says another number of the server's process, as pgbouncer does."""
 
     def _pump(self, source: Any, sink: Any, deaf: threading.Event, requests: bool) -> None:
-        super()._pump(source, sink if requests else Renumbering(sink), deaf, requests)
+        super()._pump(source, sink if requests else Renumbering(sink), deaf, requests)  # type: ignore[arg-type]  # for a moment
 
 
 class Renumbering:

@@ -60,7 +60,7 @@ def test_the_rows_of_some_keys_are_read_once(tmp_path: Path) -> None:
             ({"identity": ["thing", "part"]}, True),
             ({"identity": "part"}, False),
         ):
-            more = {"known_at": "at", **words} if words else {}
+            more: dict[str, Any] = {"known_at": "at", **words} if words else {}
             store.apply([view_of(path, ["x"], **more)])
             (view,) = store._project.applied(["view"])
             with store._project.offline.session() as session:

@@ -118,7 +118,7 @@ def by_hand(one: Histogram, other: Histogram) -> float:
     """The same by fractions: each cell of a quarter, each single value, and what meets nothing."""
 
     def masses(side: Histogram, name: str) -> dict[Any, Fraction]:
-        found: dict[Any, Fraction] = Counter({(name, "nan"): Fraction(side.nan)})
+        found: dict[Any, Any] = Counter({(name, "nan"): Fraction(side.nan)})
         for low, high, count in side.buckets:
             if math.isinf(low):
                 found[name, "infinite"] += Fraction(count)

@@ -35,7 +35,7 @@ def text(number: int, **more: Any) -> bytes:
 
 def logged(store: FeatureStore, which: str = "rows") -> list[int]:
     """The numbers of the swipes that the log has, in its order."""
-    source = store.catalog.sources["swipes"]
+    source: Any = store.catalog.sources["swipes"]
     numbers: list[int] = store.offline.log(source, which).read()["swipe"].to_pylist()
     return numbers
 

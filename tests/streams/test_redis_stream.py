@@ -431,7 +431,7 @@ def test_a_log_that_is_away_is_no_poison(opened: Opened, redis: RedisServer, mon
     failures: Iterator[Exception] = iter([LogUnavailableError("away"), OnlineUnavailableError("away")] * 3)
     store = opened()
     store.apply([declared(STREAM)])
-    log: Log = store.offline.log(store.catalog.sources["swipes"])
+    log: Log = store.offline.log(store.catalog.sources["swipes"])  # type: ignore[arg-type]  # a push source, by its name
     append = type(log).append
 
     def failing(self: Log, batches: Any, *more: Any) -> None:

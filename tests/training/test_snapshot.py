@@ -89,7 +89,7 @@ def test_vanished_and_expired_keys_are_in_a_snapshot() -> None:
         end=[None] * 7 + [hours(0), None],
         x=list(range(9)),
     )
-    words = {"known_at": "known", "identity": ["id"], "deleted": "gone", "until": "end", "ttl": "4h"}
+    words: dict[str, Any] = {"known_at": "known", "identity": ["id"], "deleted": "gone", "until": "end", "ttl": "4h"}
     with opened(view_of(rows, ["x"], **words)) as (store, _):
         frame = store.snapshot("service", at=NOON, with_status=True).to_arrow()
         before = store.snapshot("service", at=hours(-0.5), with_status=True).to_arrow()

@@ -133,7 +133,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
 @pytest.fixture(scope="module")
 def store() -> Iterator[FeatureStore]:
     """A view that counts by the hour, and one of each moment."""
-    words = {"entity": PAIR, "known_at": "known"}
+    words: dict[str, Any] = {"entity": PAIR, "known_at": "known"}
     hourly = view_of(source(), VALUES, name="hourly", refresh="1h", ready_after="10m", ttl="3h", **words)
     with opened(hourly, view_of(source(), ["whole"], name="each", **words)) as (store, _):
         yield store

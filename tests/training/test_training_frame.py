@@ -66,7 +66,7 @@ def asked() -> pa.Table:
     return spine(when, thing=[1, 1, 1, 2, 2, 2, 9, 1, 2, 1])
 
 
-def manifest_in(path: Path) -> Any:
+def manifest_in(path: Path | str) -> Any:
     return unsigned(json.loads(pq.read_schema(path).metadata[MANIFEST_KEY]))
 
 
