@@ -30,15 +30,14 @@ def make_plan(
     offline: Offline,
     remove_missing: bool = True,
     accept_types: bool = False,
-    read_data: bool = True,
     rollout: Rollout | None = None,
 ) -> Plan:
     """The plan from what was applied to `catalog`; nothing is written.
 
     remove_missing: what was applied and is not in the catalog is removed; otherwise it stays as it is, unless it stands
     on something that changes. accept_types: a column whose type changed under an unchanged definition changes its views
-    instead of being an error. read_data: measure ages and loads in the data, for the notices. rollout: which versions of
-    services to keep and to retire; by default those that are replaced are retired, and those that are kept stay so.
+    instead of being an error. rollout: which versions of services to keep and to retire; by default those that are
+    replaced are retired, and those that are kept stay so.
 
     Raises NotFoundError where `rollout` retires what is not kept, SourceError where a source cannot be read or a column's type changed, DeclarationError where a definition does
     not fit its source; each names the view, the feature, the column and the file.
@@ -63,10 +62,9 @@ def make_plan(
     notices = [*rule_notices(views.values()), *column_notices(views.values(), offline)]
     notices += function_notices(catalog.on_demand.values(), views)
     notices += _moved(current.document, document)
-    if read_data:
-        refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
-        notices += _fills(refilled, offline)
-        notices += data_notices(views.values(), offline, now=registry.now())
+    refilled = [views[step.view] for step in steps if isinstance(step, Refill) and step.view in views]
+    notices += _fills(refilled, offline)
+    notices += data_notices(views.values(), offline, now=registry.now())
     sorted_notices = tuple(sorted(notices, key=lambda notice: (notice.kind, notice.name, not notice.act)))
     return Plan(current.number, document, steps, sorted_notices, versions.kept)
 

@@ -207,7 +207,7 @@ def _apply_own(root, number, barrier, results):
     refused = 0
     while True:
         try:
-            plan = repo.plan([own], remove_missing=False, read_data=False)
+            plan = repo.plan([own], remove_missing=False)
             applied = apply_plan(plan, repo.registry, free=lambda *_: 0)
             break
         except PlanOutdatedError:

@@ -214,8 +214,7 @@ def test_notices_change_no_digest(repo):
     repo.write("landings.parquet", landings().slice(0, 10))
     second = repo.plan(repo.definitions())
     assert first.notices != second.notices
-    assert first.digest == second.digest == repo.plan(repo.definitions(), read_data=False).digest
-    assert len(repo.plan(repo.definitions(), read_data=False).notices) < len(first.notices)
+    assert first.digest == second.digest
 
 
 def test_a_moved_source_is_told(repo):
