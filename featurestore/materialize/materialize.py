@@ -162,7 +162,9 @@ def materialize_view(
     now, watermark, state, _ = read_marks(store, codec, full=full)
     complete = unpack_watermark(watermark)
     due = view.timing.due(now, complete[0] if complete else None)
-    of_others = () if full else (_CompleteMeanwhileError,)  # a run that somebody asked for whole is none that another one does
+    of_others = (
+        () if full else (_CompleteMeanwhileError,)
+    )  # a run that somebody asked for whole is none that another one does
     full = full or is_unfinished(state) or (bool(due) and _are_gone(view, offline, store, codec, state, noted(note)))
     job = _Job(view, offline, store, codec, progress, full, engine or ThisProcess(offline, store, progress))
     offline.see(view.source, now=now, must=True)  # a continuous view's instant is now, and counts what is there
@@ -172,7 +174,9 @@ def materialize_view(
         yield from once_more(partial(_run, job, instants, again=True))
     elif due and not full and (done := noted(note)) is not None and done.is_worth_it(complete, due):
         runs = []
-        with suppress(_OtherRunError, ExpectationError, *of_others):  # then what is due is begun, which may be of other files
+        with suppress(
+            _OtherRunError, ExpectationError, *of_others
+        ):  # then what is due is begun, which may be of other files
             runs = once_more(partial(_run, job, done.instants, only=done))
         yield from runs
     for instant in due:
@@ -222,7 +226,9 @@ def _planned(
     (now, watermark, state, damaged), note = read_marks(store, codec, full=job.full), read_note(store, codec)
     complete, last = unpack_watermark(watermark), instants[-1]
     if complete[:1] != (last,) if again else complete and complete[0] >= last:
-        raise _CompleteMeanwhileError(f"{view.declared.title}: another run changed what is complete meanwhile; run again")
+        raise _CompleteMeanwhileError(
+            f"{view.declared.title}: another run changed what is complete meanwhile; run again"
+        )
     files = offline.see(view.source, now=now, known_by=view.timing.known_by(last), must=True)
     offline.note(view.source, now=now)
     if only is not None and len(files := only.among(files)) < len(only.files):
