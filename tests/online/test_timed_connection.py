@@ -48,7 +48,8 @@ def _server(stack: ExitStack, folder: Path, *, tls: bool) -> Trickling:
 
 
 def _several(stack: ExitStack, folder: Path, kind: type[RedisCluster] | type[RedisSentinel], *, tls: bool) -> Trickling:
-    servers = stack.enter_context(kind(password="hush", certificate=certificate(folder) if tls else None, fronts=True))
+    servers = kind(password="hush", certificate=certificate(folder) if tls else None, fronts=True)
+    stack.enter_context(servers)
     return Trickling(servers.url, servers.fronts)
 
 
