@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import itertools
 import logging
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,10 +40,11 @@ from featurestore import (
 )
 from featurestore.clock import ManualClock, instant_of
 from featurestore.declare.sources import Source
-from featurestore.errors import MaterializeError, SourceError
+from featurestore.errors import MaterializeError, OnlineStoreError, SourceError
 from featurestore.materialize import chunk_worker, worker_processes
 from featurestore.materialize.done_chunks import noted
 from featurestore.materialize.kernel import RecordWriting
+from featurestore.materialize.lease import Lease
 from featurestore.materialize.materialize import Run
 from featurestore.online.view_codec import ViewCodec, project_prefix
 from featurestore.settings import OfflineConfig
@@ -144,8 +150,7 @@ def test_the_bytes_are_those_of_one_process(online: str, tmp_path: Path, monkeyp
     )
     started: list[int] = []
     popen = subprocess.Popen
-    module = worker_processes.subprocess  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
-    monkeypatch.setattr(module, "Popen", lambda *said, **words: started.append(1) or popen(*said, **words))
+    monkeypatch.setattr(subprocess, "Popen", lambda *said, **words: started.append(1) or popen(*said, **words))
     alone, beside = (Shop(tmp_path / f"p{count}", online, processes=count) for count in (1, 2))
     told, counts = [], []
     for one in (alone, beside):
@@ -166,9 +171,48 @@ def test_the_bytes_are_those_of_one_process(online: str, tmp_path: Path, monkeyp
     assert counts == [0, 6 if online == "lmdb://online" else 2]
 
 
-def test_a_worker_that_is_killed_is_told_and_the_next_run_goes_on(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGKILL before it writes its second chunk; the chunks that were done stay done, also for a run by this process alone."""
+@contextmanager
+def beside_each_start(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> Iterator[list[Any]]:
+    """Whatever is done as soon as a worker process is started, of its number; the processes that were started, which are gone at the end."""
+    popen, started = subprocess.Popen, list[Any]()
+    # who forks while another process is being started takes that one's pipe along, and so holds up its start
+    alone = threading.Lock()
+
+    def starting(*said: Any, **words: Any) -> Any:
+        with alone:
+            one = popen(*said, **words)
+            started.append(one)
+            act(one.pid)
+        return one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", starting)
+        try:
+            yield started
+        finally:
+            left = [one.pid for one in started if is_running(one.pid)]
+            for one in started:
+                one.kill()
+            assert left == []
+
+
+def hold_all(_: int = 0) -> int:
+    """Start a process that has all that this one has open, of which Python knows nothing, as a library may; its number."""
+    libc = ctypes.CDLL(None)
+    if (pid := int(libc.fork())) == 0:
+        while True:
+            libc.pause()
+    return pid
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_worker_that_is_killed_is_told_and_the_next_run_goes_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """SIGKILL before it writes its second chunk; the chunks that were done stay done, also for a run by this process alone. held: another
+    process has the worker's end of their connection, too."""
     begin, begun = worker_processes._Worker.begin, itertools.count()
+    holding: list[int] = []
 
     def killed(worker: Any, *words: Any) -> None:
         if next(begun) == 2:
@@ -176,7 +220,10 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_goes_on(shop: Shop, mo
             worker.process.wait()
         begin(worker, *words)
 
-    with monkeypatch.context() as patch:
+    with ExitStack() as ends, monkeypatch.context() as patch:
+        if held:
+            ends.callback(lambda: [os.kill(pid, signal.SIGKILL) or os.waitpid(pid, 0) for pid in holding])
+            ends.enter_context(beside_each_start(monkeypatch, lambda _: holding.append(hold_all())))
         patch.setattr(worker_processes._Worker, "begin", killed)
         with pytest.raises(MaterializeError, match=r"was ended by SIGKILL while it wrote chunk \d of 4.*`processes`"):
             shop.materialize()
@@ -196,42 +243,62 @@ def test_a_worker_that_is_killed_is_told_and_the_next_run_goes_on(shop: Shop, mo
 
 
 VICTIM = """
-import os, signal, sys
+import os, signal, subprocess, sys, threading
 from datetime import datetime
 from featurestore import FeatureStore
 from featurestore.materialize import worker_processes
 from featurestore.materialize.done_chunks import DoneChunks
-begin, packed, workers = worker_processes._Worker.begin, DoneChunks.packed, []
+from tests.test_worker_processes import hold_all
+begin, packed, popen, workers, holding = worker_processes._Worker.begin, DoneChunks.packed, subprocess.Popen, [], []
+started, alone = [], threading.Lock()
+def starting(*said, **words):
+    with alone:
+        one = popen(*said, **words)
+        started.append(one.pid)
+        holding.append(hold_all() if sys.argv[3:] else 0)
+    return one
 def stopped(worker, *words):
     workers.append(worker.process.pid)
     if len(workers) == 2:
         os.kill(worker.process.pid, signal.SIGSTOP)
     begin(worker, *words)
 def dying(note):
-    if note.done:
-        print(workers[1], flush=True)
+    if note.done and len(workers) > 1:
+        print(workers[1], *started, *holding, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return packed(note)
 worker_processes._Worker.begin, DoneChunks.packed = stopped, dying
+subprocess.Popen = starting
 FeatureStore(sys.argv[1], clock=lambda: datetime.fromisoformat(sys.argv[2])).materialize(progress=False)
 """
 
 
-def test_a_driver_that_is_killed_leaves_nobody_who_writes(tmp_path: Path) -> None:
-    """One of its workers stood still, with a chunk to write, when it was killed, and goes on when another run is over: it ends, and has
-    written nothing."""
+@pytest.mark.parametrize("held", [False, True])
+def test_a_driver_that_is_killed_leaves_nobody_who_writes(tmp_path: Path, held: bool) -> None:
+    """The others end at once. One stood still, with a chunk to write, when it was killed, and goes on when another run is over: it ends, and has
+    written nothing. held: another process has the driver's end of their connection, too."""
     shop = Shop(tmp_path / "shop", "lmdb://online", processes=1)
     shop.by(2)
     said = tmp_path / "said"  # no pipe, which the worker would keep open
     with said.open("w") as out:
         died = subprocess.run(
-            [sys.executable, "-c", VICTIM, str(shop.folder), shop.clock().isoformat()],
-            stdout=out,
-            stderr=out,
-            check=False,
-        )
+            [sys.executable, "-c", VICTIM, str(shop.folder), shop.clock().isoformat(), *(["held"] if held else [])],
+            cwd=Path(__file__).parent.parent, stdout=out, stderr=out, check=False,
+        )  # fmt: skip
     assert died.returncode == -signal.SIGKILL, said.read_text()
-    orphan = int(said.read_text())
+    orphan, *numbers = map(int, said.read_text().split())
+    started, holding = set(numbers[:2]), [pid for pid in numbers[2:] if pid]
+    try:
+        until(lambda: not any(is_running(pid) for pid in started - {orphan}))
+        goes_on_after(shop, orphan)
+    finally:
+        for pid in (*started, *holding):
+            if is_running(pid):
+                os.kill(pid, signal.SIGKILL)
+    shop.store.close()
+
+
+def goes_on_after(shop: Shop, orphan: int) -> None:
     assert shop.store.online.get([shop.codec.run_key]).values != [None]
     shop.clock.advance(timedelta(hours=1))
     shop.write("b", NOON + timedelta(minutes=40), range(KEYS))
@@ -246,7 +313,6 @@ def test_a_driver_that_is_killed_leaves_nobody_who_writes(tmp_path: Path) -> Non
             os.kill(orphan, signal.SIGKILL)
     assert shop.bytes() == before
     assert shop.store.verify().ok
-    shop.store.close()
 
 
 def is_running(pid: int) -> bool:
@@ -263,16 +329,103 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def test_a_signal_while_a_worker_is_started_leaves_none_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGINT as soon as there is a process, of which nobody knows yet, also of the second, while the first is ended; and then the run is
+    done."""
+    with beside_each_start(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGINT)) as started:
+        with pytest.raises(KeyboardInterrupt) as raised:
+            shop.materialize()
+        until(lambda: not any(is_running(one.pid) for one in started))
+        assert started
+        del raised  # whose frames may hold what was being started, as a notebook's last error does
+    (run,) = shop.materialize()
+    assert run.keys == KEYS
+
+
+def test_a_worker_that_stands_still_holds_up_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes nothing of what is sent to it, which is more than the system keeps for it: another writes all chunks, and it is gone when
+    the run is over."""
+    monkeypatch.setattr(sys, "path", [*sys.path, *("x" * 100_000 for _ in range(10))])
+    still: list[int] = []
+
+    def stop_first(pid: int) -> None:
+        if not still:
+            still.append(pid)
+            os.kill(pid, signal.SIGSTOP)
+
+    with beside_each_start(monkeypatch, stop_first) as started:
+        (run,) = shop.materialize()
+    assert (run.keys, len(started)) == (KEYS, 2)
+    assert shop.store.verify().ok
+
+
+def test_a_process_that_cannot_be_started_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refused)
+        with pytest.raises(
+            MaterializeError, match="a worker process cannot be started: Resource temporarily unavailable"
+        ):
+            shop.materialize()
+    (run,) = shop.materialize()
+    assert run.keys == KEYS
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the system has no limits of other processes")
+def test_a_disk_that_is_full_for_a_worker_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its error; and the next run goes on when there is room."""
+
+    def limit(pid: int) -> None:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    with (
+        beside_each_start(monkeypatch, limit),
+        pytest.raises(OnlineStoreError, match="cannot be written: the disk.* is full"),
+    ):
+        shop.materialize()
+    (run,) = shop.materialize()
+    assert run.keys == KEYS
+    assert shop.store.verify().ok
+
+
+@pytest.mark.parametrize("module", ["__main__", "of_a_notebook", __name__])
+def test_work_that_is_in_this_process_alone_is_written_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, module: str
+) -> None:
+    """A class of the program's own file, of a module that no other process can import, and one within a function: told by name."""
+
+    class OwnSource(ParquetSource):
+        pass
+
+    OwnSource.__module__ = module
+    monkeypatch.setattr(subprocess, "Popen", None)
+    source = OwnSource("rows", path=("data",), event_time="at", known_at=ARRIVAL)
+    shop = Shop(tmp_path / "own", "lmdb://online", processes=2, source=source)
+    with shop.store, caplog.at_level(logging.WARNING, "featurestore"):
+        (run,) = shop.materialize()
+        assert run.keys == KEYS
+    (line,) = [line for line in caplog.messages if "by this process alone: another one cannot be told" in line]
+    assert "OwnSource" in line
+
+
+def test_how_a_process_ended_is_told() -> None:
+    """Also by a signal that has no name."""
+    said = [worker_processes._ending(code) for code in (3, -signal.SIGSEGV, -(signal.SIGRTMIN + 5))]
+    assert said == ["ended with exit code 3", "was ended by SIGSEGV", f"was ended by signal {signal.SIGRTMIN + 5}"]
+
+
 def test_what_a_worker_cannot_do_is_raised_here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one process raises it: a run key that is void, and a file that is no file any more."""
-    let_others = worker_processes.Lease.let_others  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
+    let_others = Lease.let_others
 
     def void(lease: Any) -> Any:
         key = let_others(lease)
         return key._replace(guard=key.guard._replace(value=b"another"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker_processes.Lease, "let_others", void)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
+        patch.setattr(Lease, "let_others", void)
         with pytest.raises(MaterializeError, match="its run is over, or another one has taken over"):
             shop.materialize()
     assert shop.done() == []
@@ -295,7 +448,7 @@ def test_rows_that_lie_in_no_files_are_written_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Which is told, where there is more than one chunk."""
-    monkeypatch.setattr(worker_processes.subprocess, "Popen", None)  # type: ignore[attr-defined]  # a name that the module imports, to be replaced
+    monkeypatch.setattr(subprocess, "Popen", None)
     frame = DataFrameSource("rows", rows(NOON - timedelta(hours=1), range(KEYS)), event_time="at")
     shop = Shop(tmp_path / "framed", "lmdb://online", processes=3, source=frame)
     with shop.store, caplog.at_level(logging.WARNING, "featurestore"):

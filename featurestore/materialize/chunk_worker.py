@@ -6,17 +6,18 @@ does, in the middle of a batch where it must.
 
 from __future__ import annotations
 
+import io
 import os
-import signal
-import threading
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from queue import SimpleQueue
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 
 from featurestore import arrow_ipc
 from featurestore.errors import FeatureStoreError, MaterializeError
@@ -73,6 +74,36 @@ class ChunkWork:
         with closing(offline), offline.session(files=offline.listing(source, self.files)) as session:
             yield session
 
+    def packed(self) -> bytes:
+        """It as it is sent. UnsendableError where something of it is nowhere but in this process: a class or a function of the program's own
+        file, of a notebook, or within a function."""
+        sink = io.BytesIO()
+        try:
+            _Packer(sink).dump(self)
+        except Exception as error:  # what is raised of what cannot be written is of many kinds, by version of Python
+            raise UnsendableError(str(error)) from error
+        return sink.getvalue()
+
+
+class UnsendableError(MaterializeError):
+    """What is to be done cannot be told to another process."""
+
+
+class _Packer(ForkingPickler):
+    """Writes what another process can read, of classes and functions only those of modules that it can import."""
+
+    def reducer_override(self, made: object) -> Any:
+        """See `pickle.Pickler`."""
+        if isinstance(made, (type, FunctionType)) and not _is_importable(made.__module__):
+            raise UnsendableError(f"`{made.__qualname__}` of module '{made.__module__}' is in this process alone")
+        return NotImplemented
+
+
+def _is_importable(module: str) -> bool:
+    """Whether a module can be found by a process that has not imported it, but has the same search path."""
+    top = module.partition(".")[0]
+    return top != "__main__" and any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
+
 
 class ChunkOrder(NamedTuple):
     """A chunk to write: its keys, as `asked` has them, and the store keys that have records in it, where every record is written; both
@@ -82,6 +113,10 @@ class ChunkOrder(NamedTuple):
     key: RunKey
     asked: bytes
     stored: bytes | None
+
+
+class WorkerReady(NamedTuple):
+    """A worker's first word: it can take an order."""
 
 
 class Advanced(NamedTuple):
@@ -103,34 +138,43 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-Word = Advanced | Values | Failed | Written
+Word = WorkerReady | Advanced | Values | Failed | Written
 """What a worker says; `Written` of a chunk that is done."""
 
 
 def work(connection: Connection) -> None:
-    """Take a `ChunkWork`, then orders, one after the other, until None comes or the driver ends; the process ends with it."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # which whole groups of processes get; the driver decides
-        signal.signal(ignored, signal.SIG_IGN)
-    asked: ChunkWork = connection.recv()
-    orders: SimpleQueue[ChunkOrder | None] = SimpleQueue()
-    threading.Thread(target=_take_orders, args=[connection, orders], daemon=True).start()
+    """Take a `ChunkWork`, then orders, one after the other, until None comes or the driver is gone."""
+    driver = _Driver(connection)
     try:
+        asked: ChunkWork = driver.told()
         with closing(open_online(asked.online)) as store, asked.session() as session:
-            worker = _ChunkWorker(asked, store, session, connection.send)
-            for order in iter(orders.get, None):
-                connection.send(worker.written(order))
+            worker = _ChunkWorker(asked, store, session, driver.say)
+            driver.say(WorkerReady())
+            while (order := driver.told()) is not None:
+                driver.say(worker.written(order))
     except Exception as error:  # noqa: BLE001 - the driver raises it
-        connection.send(Failed(_sendable(error)))
+        driver.say(Failed(_sendable(error)))
 
 
-def _take_orders(connection: Connection, orders: SimpleQueue[ChunkOrder | None]) -> None:
-    """Take orders while others are worked on. Where the driver is gone, so is this process: at once."""
-    try:
-        while (order := connection.recv()) is not None:
-            orders.put(order)
-    except (EOFError, OSError):
-        os._exit(1)
-    orders.put(None)
+@dataclass(frozen=True)
+class _Driver:
+    """The driver, by the connection with it. Where it is gone, so is this process: at once, since nobody wants what it does."""
+
+    connection: Connection
+
+    def told(self) -> Any:
+        """What it says next."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    def say(self, word: Word) -> None:
+        """Tell it a word; this waits until it takes it."""
+        try:
+            self.connection.send(word)
+        except OSError:
+            os._exit(1)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -25,6 +25,7 @@ from featurestore.clock import to_datetime
 from featurestore.durable.owner import OwnedFolder
 from featurestore.errors import ExpectationError, MaterializeError, SourceError
 from featurestore.lazy import duckdb
+from featurestore.materialize.chunk_worker import UnsendableError
 from featurestore.materialize.chunk_writer import ChunkWriter, WriterHere
 from featurestore.materialize.chunked_run import ChunkedRun
 from featurestore.materialize.done_chunks import DoneChunks, noted, read_note, run_digest
@@ -342,11 +343,15 @@ class ThisProcess:
             if run.digest:
                 tells = self._gathering(run.view) is not None
                 work = self.workers.work(run, session, self.offline, count=count, tiles=tiles, tells=tells)
-                return WriterInProcesses(run, lease, chunks, work, count=count, progress=self.progress)
-            LOGGER.warning(
-                "%s is materialized by this process alone: the rows of %s lie in no files that another one could read",
-                run.view.declared.title, run.view.source.title,
-            )  # fmt: skip
+                try:
+                    packed = work.packed()
+                except UnsendableError as error:
+                    why = f"another one cannot be told what is to be done: {error}"
+                else:
+                    return WriterInProcesses(run, lease, chunks, packed, count=count, progress=self.progress)
+            else:
+                why = f"the rows of {run.view.source.title} lie in no files that another one could read"
+            LOGGER.warning("%s is materialized by this process alone: %s", run.view.declared.title, why)
         tiling = None if tiles is None else tiles.tiling(session)
         return nullcontext(WriterHere(run, lease, self.store, session, tiling, self.progress))
 

@@ -9,31 +9,38 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import Pipe
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection
+from multiprocessing.spawn import get_executable
+from queue import Empty, Full, Queue, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
+from weakref import finalize
 
 from featurestore import arrow_ipc
 from featurestore.declare.sources import FileSource
-from featurestore.durable.forks import closed_in_child, take_back
+from featurestore.durable.disk import told
 from featurestore.errors import MaterializeError, OnlineUnavailableError
 from featurestore.lazy import pa
+from featurestore.materialize import worker_start
 from featurestore.materialize.chunk_worker import (
     Advanced,
     ChunkOrder,
     ChunkWork,
     Failed,
     Values,
+    Word,
     WorkerLimits,
+    WorkerReady,
 )
 from featurestore.materialize.kernel import RunInstants, Written
 from featurestore.materialize.key_chunks import KeyChunk, KeyChunks
@@ -47,19 +54,14 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.tiles.file_tile_choice import ChosenTiles
 
-PROGRESS_SECONDS = 2.0
-"""Seconds between two renewals of the lease, which say how far the run is."""
+LOOK_SECONDS = 2.0
+"""Seconds between two looks at the workers; and between two renewals of the lease, which say how far the run is."""
 
 END_SECONDS = 60.0
 """Seconds that a process which has nothing to do gets to end."""
 
 MEMORY_PERCENT = 80
 """What the engine takes of the machine's memory where nothing else is said."""
-
-START = (
-    "import sys; from multiprocessing.connection import Connection; driver = Connection(int(sys.argv[1])); sys.path[:] = driver.recv(); "
-    "from featurestore.materialize.chunk_worker import work; work(driver)"
-)
 
 
 @dataclass(frozen=True)
@@ -98,88 +100,80 @@ def _share(memory_limit: str, count: int) -> str:
 
 
 class WriterInProcesses:
-    """Writes chunks in so many worker processes at most, which end with it: a `ChunkWriter`, and a context."""
+    """Writes chunks in so many worker processes at most, which end with it: a `ChunkWriter`, and a context. work: a `ChunkWork`, packed."""
 
     def __init__(
-        self, run: PlannedRun, lease: Lease, chunks: KeyChunks, work: ChunkWork, *, count: int, progress: Progress
+        self, run: PlannedRun, lease: Lease, chunks: KeyChunks, work: bytes, *, count: int, progress: Progress
     ) -> None:
         self._title, self._lease, self._chunks = run.view.declared.title, lease, chunks
-        self._work, self._count, self._progress = work, count, progress
-        self._workers: list[_Worker] = []
+        self._pool, self._count, self._progress = _WorkerPool(self._title, work, count), count, progress
         self._renewed = time.monotonic()
+        finalize(self, self._pool.is_over.set)  # a signal may come between the `with` and the end of it
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        for worker in self._workers:
-            worker.end(at_once=kind is not None)
+        self._pool.end(at_once=kind is not None)
 
     def written(
         self, marks: RunInstants, chunks: Sequence[KeyChunk], stored: StoredKeys | None, gathering: ValueTaker | None
     ) -> Iterator[tuple[KeyChunk, Written]]:
         """See `ChunkWriter`."""
+        if not chunks:
+            return
         key, waiting = self._lease.let_others(), deque(chunks)
-        while True:
-            while waiting and (free := self._free()) is not None:
-                chunk = waiting.popleft()
-                free.begin(chunk, self._order(marks, key, chunk, stored))
-            busy: dict[object, _Worker] = {one.connection: one for one in self._workers if one.chunk is not None}
-            if not busy:
-                return
-            for ready in wait([one.connection for one in busy.values()], PROGRESS_SECONDS):
-                worker = busy[ready]
-                at_work, said = worker.chunk, self._said(worker, gathering)
-                if said is not None and at_work is not None:
-                    yield at_work, said
+        workers = self._pool.started(min(self._count, len(chunks)))
+        while waiting or any(worker.chunk is not None for worker in workers):
+            for worker in workers:
+                if waiting and worker.is_ready and worker.chunk is None:
+                    chunk = waiting.popleft()
+                    worker.begin(chunk, self._order(marks, key, chunk, stored))
+            with suppress(Empty):
+                worker, said = self._pool.said.get(timeout=LOOK_SECONDS)
+                if (done := self._taken(worker, said, gathering)) is not None:
+                    yield done
             self._renew()
-
-    def _free(self) -> _Worker | None:
-        """A worker that has nothing to do, which may be a new one."""
-        for worker in self._workers:
-            if worker.chunk is None:
-                return worker
-        if len(self._workers) == self._count:
-            return None
-        self._workers.append(_Worker(self._work))
-        return self._workers[-1]
 
     def _order(self, marks: RunInstants, key: RunKey, chunk: KeyChunk, stored: StoredKeys | None) -> ChunkOrder:
         held = None if stored is None else arrow_ipc.to_bytes(stored.of(chunk.number))
         return ChunkOrder(marks, key, arrow_ipc.to_bytes(self._chunks.asked(chunk)), held)
 
-    def _said(self, worker: _Worker, gathering: ValueTaker | None) -> Written | None:
+    def _taken(self, worker: _Worker, said: _Said, gathering: ValueTaker | None) -> tuple[KeyChunk, Written] | None:
         """Take a word of a worker's; what was written of its chunk, where that is done."""
-        try:
-            word = worker.connection.recv()
-        except (EOFError, OSError):
-            raise MaterializeError(self._died(worker)) from None
-        if isinstance(word, Failed):
-            raise word.error
-        if isinstance(word, Written):
-            worker.chunk = None
-            return word
-        if isinstance(word, Values) and gathering is not None:
-            gathering.add(partial(_columns, word), word.rows)
-        elif isinstance(word, Advanced):
+        if isinstance(said, Failed):
+            raise said.error
+        if isinstance(said, _Gone):
+            raise MaterializeError(self._died(worker, said))
+        if isinstance(said, WorkerReady):
+            worker.is_ready = True
+        elif isinstance(said, Values):
+            if gathering is not None:
+                gathering.add(partial(_columns, said), said.rows)
+        elif isinstance(said, Advanced):
             if self._lease.progress is not None:
-                self._lease.progress = self._lease.progress.plus(word.keys)
-            self._progress.advance(word.keys)
+                self._lease.progress = self._lease.progress.plus(said.keys)
+            self._progress.advance(said.keys)
+        else:
+            chunk, worker.chunk = worker.chunk, None
+            assert chunk is not None, "it was told to write one"
+            return chunk, said
         return None
 
-    def _died(self, worker: _Worker) -> str:
-        code = worker.process.wait()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        number = 0 if worker.chunk is None else worker.chunk.number
+    def _died(self, worker: _Worker, gone: _Gone) -> str:
+        doing = "began" if worker.chunk is None else f"wrote chunk {worker.chunk.number + 1} of {len(self._chunks.all)}"
+        said = f"{self._title}: worker process {gone.process} {_ending(gone.code)} while it {doing}. "
+        said += "The chunks that are done are noted, and the next run goes on with the others"
+        if gone.code != -signal.SIGKILL:
+            return said
         return (
-            f"{self._title}: worker process {worker.process.pid} {how} while it wrote chunk {number + 1} of {len(self._chunks.all)}. The chunks "
-            "that are done are noted, and the next run goes on with the others. If the system ended it for its memory, take fewer `processes`, or "
-            "a smaller `chunk_keys`, of [materialize] in featurestore.toml"
+            f"{said}. Where a machine has no memory left, its system ends processes so: then take fewer `processes`, or a smaller `chunk_keys`, of "
+            "[materialize] in featurestore.toml"
         )
 
     def _renew(self) -> None:
         """Renew the lease where that was long ago; where the store cannot be reached, the next time."""
-        if time.monotonic() - self._renewed >= PROGRESS_SECONDS:
+        if time.monotonic() - self._renewed >= LOOK_SECONDS:
             with suppress(OnlineUnavailableError):
                 self._lease.renew()
             self._renewed = time.monotonic()
@@ -193,43 +187,183 @@ def _columns(word: Values) -> Mapping[str, pa.Array]:
     return dict(zip(table.column_names, table.columns, strict=True))
 
 
-class _Worker:
-    """A worker process. chunk: what it writes; None where it has nothing to do."""
+def _ending(code: int) -> str:
+    """How a process ended, by what `Popen.returncode` says of it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:  # of the signals of real time only two have names
+        return f"was ended by signal {-code}"
 
-    def __init__(self, work: ChunkWork) -> None:
-        self.connection, its_end = Pipe()
-        closed_in_child(self.connection.fileno())  # which would keep it open when this process dies
-        descriptor = its_end.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", START, str(descriptor)], pass_fds=[descriptor],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        its_end.close()
+
+class _Gone(NamedTuple):
+    """What is said for a worker process that ended before its work did. code: as `Popen.returncode`."""
+
+    process: int
+    code: int
+
+
+_Said = Word | _Gone
+
+
+class _WorkerPool:
+    """The worker processes of a run, so many at most. said: what they say. is_over: whether they are to end.
+
+    All that must not be broken off half way is done by threads, since handlers of signals, which may raise anything, run in the first one: none
+    comes between the start of a process and the note of it, nor between the ends of two.
+    """
+
+    def __init__(self, title: str, work: bytes, count: int) -> None:
+        self._title, self._work = title, work
+        self._workers: list[_Worker] = []
+        self.said: Queue[tuple[_Worker, _Said]] = Queue(maxsize=count)  # so that nothing piles up here
+        self.is_over = threading.Event()
+        self._at_once = True
+        self._thread = threading.Thread(target=self._watch, name="featurestore-worker-watch", daemon=True)
+
+    def started(self, count: int) -> Sequence[_Worker]:
+        """The workers, of which there are so many at least; all at once, since most of a start is imports."""
+        if not self._workers:
+            self._thread.start()
+        while len(self._workers) < count:
+            self._workers.append(_Worker(self._title, self._work, self.said, self.is_over))
+            self._workers[-1].start()
+        return self._workers
+
+    def end(self, *, at_once: bool) -> None:
+        """End all, where that need not be at once when they have done what they do; until then this waits, unless a signal breaks that off."""
+        self._at_once = at_once
+        self.is_over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        """Look after the workers until the run is over, then end them."""
+        while not self.is_over.wait(LOOK_SECONDS):
+            for worker in self._workers:
+                worker.look()
+        for worker in self._workers:
+            worker.end(at_once=self._at_once or not worker.is_ready)
+        for worker in self._workers:
+            worker.join()
+
+
+class _Worker:
+    """A worker process, and the thread that starts it, talks with it and ends it. chunk: what it writes; None where it has nothing to do.
+
+    A thread of its own, since a process that stands still takes nothing that is sent to it, and says no word to its end.
+    """
+
+    def __init__(self, title: str, work: bytes, said: Queue[tuple[_Worker, _Said]], is_over: threading.Event) -> None:
         self.chunk: KeyChunk | None = None
-        self._send(sys.path)
-        self._send(work)
+        self.is_ready = False
+        self._title, self._work, self._all_said, self._is_over = title, work, said, is_over
+        self._orders: SimpleQueue[ChunkOrder | None] = SimpleQueue()
+        self._changing = threading.Lock()
+        self._socket: socket.socket | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._drive, name="featurestore-worker-process", daemon=True)
+
+    def start(self) -> None:
+        """Start it, beside what the caller does."""
+        self._thread.start()
 
     def begin(self, chunk: KeyChunk, order: ChunkOrder) -> None:
         """Let it write a chunk."""
         self.chunk = chunk
-        self._send(order)
-
-    def _send(self, what: object) -> None:
-        with suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # it died: what it says last, or does not, is asked for later
-            self.connection.send(what)
+        self._orders.put(order)
 
     def end(self, *, at_once: bool) -> None:
-        """End it, where that need not be at once by its own."""
+        """Let it end by its own, where that need not be at once."""
+        self._orders.put(None)
         if at_once:
-            self.process.kill()
-        else:
-            self._send(None)
+            with self._changing:
+                if self.process is not None:
+                    self.process.kill()
+
+    def join(self) -> None:
+        """Wait until its process is gone. A thread whose start was broken off starts no process."""
+        while self._thread.is_alive():
+            self._thread.join(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Break off what it is told, and what it says, where its process is gone. That does so by itself, unless another process has its end
+        of the connection, too: by a fork just as it was started."""
+        with self._changing:
+            if self._socket is not None and self.process is not None and self.process.poll() is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _drive(self) -> None:
         try:
-            self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        take_back(self.connection.fileno())
-        self.connection.close()
+            ours, its = socket.socketpair()
+            with ours, Connection(os.dup(ours.fileno())) as connection:
+                with its:
+                    process = self._begun(its.fileno(), ours)
+                if process is not None:
+                    self._talk(connection, process)
+                with self._changing:
+                    self._socket = None
+        except Exception as error:  # noqa: BLE001 - whoever waits for this worker raises it
+            self._say(Failed(error))
+        if self.process is not None:
+            _end(self.process)
+
+    def _begun(self, descriptor: int, ours: socket.socket) -> subprocess.Popen[bytes] | None:
+        """The process, which talks by a descriptor; None where it is not wanted any more."""
+        command = [get_executable(), "-P", worker_start.__file__, str(descriptor), str(os.getpid())]
+        with self._changing:
+            if self._is_over.is_set():
+                return None
+            try:
+                self.process = subprocess.Popen(
+                    command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+                )
+            except OSError as error:
+                raise MaterializeError(
+                    f"{self._title}: a worker process cannot be started: {told(error)}. Take fewer `processes` of [materialize] in featurestore.toml"
+                ) from error
+            self._socket = ours
+            return self.process
+
+    def _talk(self, connection: Connection, process: subprocess.Popen[bytes]) -> None:
+        """Send it its work and orders, and say all that it says."""
+        try:
+            with suppress(OSError):  # where it died: what it said last is still to be read
+                connection.send(sys.path)
+                connection.send_bytes(self._work)
+            self._listen(connection, until=WorkerReady)
+            for order in iter(self._orders.get, None):
+                with suppress(OSError):
+                    connection.send(order)
+                self._listen(connection, until=Written)
+            with suppress(OSError):
+                connection.send(None)
+        except (EOFError, ConnectionError):
+            _end(process)
+            self._say(_Gone(process.pid, process.returncode))
+
+    def _listen(self, connection: Connection, *, until: type[Word]) -> None:
+        """Say what it says, to a word of a kind; EOFError or ConnectionError where it died before."""
+        while True:
+            word: Word = connection.recv()
+            self._say(word)
+            if isinstance(word, (until, Failed)):
+                return
+
+    def _say(self, said: _Said) -> None:
+        """Tell whoever waits; nobody does where the run is over."""
+        while not self._is_over.is_set():
+            with suppress(Full):
+                self._all_said.put((self, said), timeout=LOOK_SECONDS)
+                return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process that is to end has ended, and not for long."""
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

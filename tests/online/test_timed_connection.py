@@ -47,7 +47,7 @@ def _server(stack: ExitStack, folder: Path, *, tls: bool) -> Trickling:
     return Trickling(server.url_with(scheme="rediss", port=outer.port, query=f"ca_file={pem}"), [outer])
 
 
-def _several(stack: ExitStack, folder: Path, kind: type[RedisCluster] | type[RedisSentinel], *, tls: bool) -> Trickling:
+def _several(stack: ExitStack, folder: Path, kind: type[RedisCluster | RedisSentinel], *, tls: bool) -> Trickling:
     servers = kind(password="hush", certificate=certificate(folder) if tls else None, fronts=True)
     stack.enter_context(servers)
     return Trickling(servers.url, servers.fronts)
