@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore.errors import ConfigError, LogBusyError, LogError, LogUnavailableError
-from featurestore.sources.log import Return
+from featurestore.sources.log import Return, postgresql_log
 from featurestore.sources.log.postgresql_log import PostgreSQLLog, push_log_database
 from featurestore.sources.log.schema import KNOWN_AT
 from tests.servers import Front, PostgresServer
@@ -347,3 +347,74 @@ def test_two_who_empty_rows_of_one_segment_at_once_lose_nothing_of_each_other(
         for thread in threads:
             thread.join()
         assert emptied(log) == emptied(other) == [*range(1, 10), *range(20, 30)]
+
+
+def test_a_copy_that_is_deleted_under_the_hands_of_its_reader_is_fetched_anew(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of one machine have one folder of copies: one erases a row while another is about to read, or to erase another row."""
+    with machine(postgres.url, tmp_path) as log, machine(postgres.url, tmp_path) as other:
+        with log.lock():
+            log.append([batch(1, 9)])
+        log.compact(everything=True)
+        for name, row, call, expected in (
+            ("read_segment", 2, lambda: emptied(log), [2]),
+            ("emptied", 3, lambda: [log.erase(pa.array([5]), kept=()), *emptied(log)], [1, 2, 3, 5]),
+        ):
+            real, erased = getattr(postgresql_log, name), list[int]()
+
+            def late(*given: Any, name: str = name, real: Any = real, row: int = row, **words: Any) -> Any:
+                monkeypatch.setattr(postgresql_log, name, real)
+                erased.append(other.erase(pa.array([row]), kept=()))  # noqa: B023 - called within this turn
+                return real(*given, **words)
+
+            monkeypatch.setattr(postgresql_log, name, late)
+            assert call() == expected
+            assert erased == [1]
+        assert known(other) == known(log) == list(range(1, 10))
+
+
+def test_who_sees_a_segment_as_it_was_leaves_the_copies_of_what_it_became(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what he copied is deleted by the next reader, with the rows that are erased in it."""
+    with machine(postgres.url, tmp_path) as log, machine(postgres.url, tmp_path) as other:
+        with log.lock():
+            log.append([batch(1, 9)])
+        log.compact(everything=True)
+        real = log._segments
+
+        def listed(transaction: Any) -> Any:
+            found = real(transaction)
+            monkeypatch.setattr(log, "_segments", real)
+            assert other.erase(pa.array([2]), kept=()) == 1
+            assert emptied(other) == [2]
+            return found
+
+        monkeypatch.setattr(log, "_segments", listed)
+        assert emptied(log) == []
+        assert {path.name for path in tmp_path.glob("*.parquet")} == {"00000001.0.parquet", "00000001.1.parquet"}
+        assert emptied(log) == [2]
+        assert {path.name for path in tmp_path.glob("*.parquet")} == {"00000001.1.parquet"}
+
+
+def test_two_processes_of_a_machine_copy_a_segment_at_once(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own file until it is whole: neither takes the other's from under its hands, nor for damaged."""
+    with machine(postgres.url, tmp_path / "a") as log:
+        with log.lock():
+            log.append([batch(1, 9)])
+        log.compact(everything=True)
+    with machine(postgres.url, tmp_path / "b") as log, machine(postgres.url, tmp_path / "b") as other:
+        real, read = Path.rename, list[list[int]]()
+
+        def late(path: Path, to: Path) -> Path:
+            if not read:
+                monkeypatch.setattr(Path, "rename", real)
+                read.append(known(other))
+            return real(path, to)
+
+        monkeypatch.setattr(Path, "rename", late)
+        assert known(log) == list(range(1, 10))
+        assert read == [list(range(1, 10))]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from featurestore.durable.checksums import checks_of
-from featurestore.durable.disk import error_of, replace
+from featurestore.durable.disk import error_of
 from featurestore.durable.forks import mutex
 from featurestore.durable.own_folder import own_folder
 from featurestore.durable.postgresql import Errors, PostgreSQL, PostgreSQLConnection
@@ -36,6 +36,7 @@ from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import scalars
 from featurestore.sources.log.erasure import emptied, holds, name_anew
+from featurestore.sources.log.files import MAX_LOOKS, Found
 from featurestore.sources.log.log import (
     GRACE_SECONDS,
     NEVER,
@@ -397,6 +398,20 @@ class PostgreSQLLog(Log):
 
     def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
         """The rows with after < known_at ≤ upto, in order, of whole appends only."""
+        return self._looked(lambda: self._read(after, upto))
+
+    def _looked(self, look: Callable[[], Found]) -> Found:
+        """What a look returns; it is made again where a copy that it found was deleted under its hands, since another process of this
+        machine erased rows of the segment, or has read it as it is after that."""
+        for _ in range(MAX_LOOKS - 1):
+            with suppress(FileNotFoundError):
+                return look()
+        try:
+            return look()
+        except FileNotFoundError as error:
+            raise error_of(error, self.folder) from error
+
+    def _read(self, after: int | None, upto: int | None) -> pa.Table:
         with self._reading() as transaction:
             meeting = [
                 segment for segment in self._segments(transaction) if segment.rows and segment.meets(after, upto)
@@ -427,37 +442,55 @@ class PostgreSQLLog(Log):
                 f"The push log is damaged in {self.name}, in segment {frame.number}: {error}. Restore the database from a copy."
             ) from error
 
-    def _copied(self, transaction: PostgreSQLConnection, sealed: Iterable[Segment]) -> list[Segment]:
-        """Sealed segments, of each of which there is a whole copy in the folder afterwards."""
-        done = []
+    def _copied(self, transaction: PostgreSQLConnection, sealed: Sequence[Segment]) -> Sequence[Segment]:
+        """Sealed segments, of each of which there is a whole copy in the folder afterwards, and none as it was before rows of it were
+        erased. FileNotFoundError where a process that has erased rows of one has deleted the copy again."""
+        self._drop_older(sealed)
         for segment in sealed:
             place = self.folder / segment.file
             try:
                 if place.exists():
                     with suppress(LogDamagedError, FileNotFoundError):
                         look_at(self.folder, [segment])
-                        done.append(segment)
                         continue
-                own_folder(self.folder)
                 look = "SELECT data FROM push_segments WHERE log = ? AND number = ?"
                 row = transaction.bytes_of(look, (self._id, segment.number)).fetchone()
                 assert row is not None
-                replace(place, row[0])
+                with self._beside() as folder:  # several processes may copy one at once
+                    (folder / segment.file).write_bytes(row[0])
+                    (folder / segment.file).rename(place)
+                look_at(self.folder, [segment])
+            except FileNotFoundError:
+                raise
             except OSError as error:
                 raise error_of(error, place) from error
-            look_at(self.folder, [segment])
-            self._drop_older(segment)
-            done.append(segment)
-        return done
+        return sealed
 
-    def _drop_older(self, segment: Segment) -> None:
-        """Delete the copies of a segment as it was before rows of it were erased."""
-        for path in self.folder.glob(f"{segment.number:08d}.*.parquet"):
-            if path.name != segment.file:
-                path.unlink(missing_ok=True)
+    def _drop_older(self, sealed: Sequence[Segment]) -> None:
+        """Delete the copies of segments as they were before rows of them were erased, and none of what they have become since."""
+        erased = {f"{one.number:08d}": edition for one in sealed if (edition := _edition(one.file))}
+        try:
+            for path in self.folder.glob("????????.*.parquet") if erased else ():
+                if _edition(path.name) < erased.get(path.name.split(".")[0], 0):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise error_of(error, self.folder) from error
+
+    @contextmanager
+    def _beside(self) -> Iterator[Path]:
+        """A folder on the same disk as the copies, for what is to be one of them; where this process is killed, the next one removes it."""
+        own_folder(self.folder)
+        made = TemporaryFolder(self.folder)
+        try:
+            yield made.path
+        finally:
+            made.remove()
 
     def scan(self, connection: duckdb.DuckDBPyConnection, name: str, *, upto: int | None = None) -> Scan:
         """The log as it is now, for SQL on a connection; upto: without rows that are known later."""
+        return self._looked(lambda: self._scan(connection, name, upto))
+
+    def _scan(self, connection: duckdb.DuckDBPyConnection, name: str, upto: int | None) -> Scan:
         with self._reading() as transaction:
             segments = self._segments(transaction)
             sealed = self._copied(transaction, [segment for segment in segments if segment.sealed])
@@ -475,12 +508,17 @@ class PostgreSQLLog(Log):
 
         What is not sealed is kept in memory from then on, so that a look costs what it finds.
         """
-        with self._gate, self._reading() as transaction:
+        with self._gate:
+            files, unsealed = self._looked(self._sealed_and_not)
+        return scan_where(Relation(connection, name, self.schema, files, unsealed), wanted, replaces=replaces)
+
+    def _sealed_and_not(self) -> tuple[list[tuple[int, Path]], list[pa.Table]]:
+        """The copies of sealed segments, and the rows of the others."""
+        with self._reading() as transaction:
             segments = self._segments(transaction)
             sealed = self._copied(transaction, [segment for segment in segments if segment.sealed])
             unsealed = self._unsealed_tables(transaction, [segment for segment in segments if not segment.sealed])
-        files = [(segment.number, self.folder / segment.file) for segment in sealed]
-        return scan_where(Relation(connection, name, self.schema, files, unsealed), wanted, replaces=replaces)
+        return [(segment.number, self.folder / segment.file) for segment in sealed], unsealed
 
     def _unsealed_tables(self, transaction: PostgreSQLConnection, segments: list[Segment]) -> list[pa.Table]:
         """The rows of unsealed segments with SEGMENT and ROW, each table more than twice as long as the next of its segment."""
@@ -561,13 +599,9 @@ class PostgreSQLLog(Log):
     def _written(self, name: str, rows: pa.Table) -> tuple[str, bytes]:
         """The checksums and the bytes of a Parquet file of rows."""
         try:
-            own_folder(self.folder)
-            beside = TemporaryFolder(self.folder)
-            try:
-                path = beside.path / write_sealed(beside.path, name, rows, self.schema)
+            with self._beside() as folder:
+                path = folder / write_sealed(folder, name, rows, self.schema)
                 return checks_of(path), path.read_bytes()
-            finally:
-                beside.remove()
         except OSError as error:
             raise error_of(error, self.folder) from error
 
@@ -588,13 +622,8 @@ class PostgreSQLLog(Log):
     def _erase_in(self, number: int, known: pa.Array, kept: Collection[str]) -> int:
         """Empty rows of one sealed segment; how many."""
         while True:
-            with self._reading() as transaction:
-                (segment,) = (one for one in self._segments(transaction) if one.number == number)
-                if not holds(segment, known):
-                    return 0
-                self._copied(transaction, [segment])
-            rows, count = emptied(self.folder, segment, self.schema, known, kept=kept)
-            if not count:
+            segment, rows, count = self._looked(lambda: self._emptied(number, known, kept))
+            if rows is None:
                 return 0
             name = name_anew(segment)
             checks, data = self._written(name, rows)
@@ -603,8 +632,18 @@ class PostgreSQLLog(Log):
             with self._database.writing() as (transaction, _):
                 mine = transaction.execute(put, values).rowcount == 1
             if mine:
-                self._drop_older(segment._replace(file=name))
+                self._drop_older([segment._replace(file=name)])
                 return count
+
+    def _emptied(self, number: int, known: pa.Array, kept: Collection[str]) -> tuple[Segment, pa.Table | None, int]:
+        """A sealed segment, what its rows become, None where it holds none of those that are erased, and how many these are."""
+        with self._reading() as transaction:
+            (segment,) = (one for one in self._segments(transaction) if one.number == number)
+            if not holds(segment, known):
+                return segment, None, 0
+            self._copied(transaction, [segment])
+        rows, count = emptied(self.folder, segment, self.schema, known, kept=kept)
+        return segment, rows if count else None, count
 
 
 def find_log(database: PostgreSQL, called: str) -> tuple[int, bytes] | None:
