@@ -140,6 +140,73 @@ def test_an_instant_that_another_run_completes_meanwhile_is_nothing_to_do(
         assert len(world.store.materialize(progress=False)) == 1
 
 
+def test_a_full_run_that_was_killed_is_completed_whatever_runs_in_between(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by who has found before that one how much there is to do: that run completes its instant, and the next one what is left."""
+    world.run()
+    world.correct()
+    world.clock.advance(HOUR)
+    offline, killed = world.store._project.offline, list[BaseException]()
+    with FeatureStore(world.folder, clock=world.clock) as other:
+        see, write = offline.see, other.online.write
+
+        def dies(puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
+            if world.codec.state_key in puts:
+                write(puts, guard=guard)
+                raise Killed
+            return write(puts, guard=guard)
+
+        def seen(*said: Any, **words: Any) -> Any:
+            monkeypatch.setattr(offline, "see", see)
+            monkeypatch.setattr(other.online, "write", dies)
+            with pytest.raises(Killed) as stopped:
+                other.materialize(full=True, progress=False)
+            killed.append(stopped.value)
+            return see(*said, **words)
+
+        monkeypatch.setattr(offline, "see", seen)
+        assert [again for _, again in world.run()] == [False]
+    assert killed
+    assert {again for _, again in world.run()} == {True}
+    assert world.served() == world.trained()
+    assert world.run() == []
+
+
+def test_a_full_run_that_was_killed_and_that_another_one_completes_meanwhile_is_nothing_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For who did not ask for it: another run took it up, and has completed a later instant as well."""
+    world.run()
+    before_each_write(world, _stop_after(3), monkeypatch)
+    with pytest.raises(Killed):
+        world.run(full=True)
+    monkeypatch.undo()
+    offline, runs = world.store._project.offline, []
+    with FeatureStore(world.folder, clock=world.clock) as other:
+        see = offline.see
+
+        def seen(*said: Any, **words: Any) -> Any:
+            if not runs:
+                world.clock.advance(HOUR)
+                runs.extend(other.materialize(progress=False))
+            return see(*said, **words)
+
+        monkeypatch.setattr(offline, "see", seen)
+        assert world.run() == []
+    assert {run.full for run in runs} == {True}
+    assert world.run() == []
+    assert world.served() == world.trained()
+
+
+def _stop_after(writes: int) -> Callable[[int], None]:
+    def look(count: int) -> None:
+        if count == writes:
+            raise Killed
+
+    return look
+
+
 def test_what_is_served_is_computed_again(world: World) -> None:
     """A corrected file changes nothing until a full run; then serving says what training says, and the audit that it was
     rewritten. The hours after it go on as always, and a second correction is like the first."""

@@ -172,7 +172,8 @@ def materialize_view(
     if full and complete and complete[0] >= view.timing.as_of(now):
         served = view.timing.served(complete, now)
         instants = tuple(instant for instant in reversed(complete) if served is None or instant >= served)
-        yield from once_more(partial(_run, job, instants, again=True))
+        with suppress(*of_others):
+            yield from once_more(partial(_run, job, instants, again=True))
     elif due and not full and (done := noted(note)) is not None and done.is_worth_it(complete, due):
         runs = []
         with suppress(

@@ -107,6 +107,8 @@ def state_of(plan: PlannedRun, keys: int, rows: int, records: int) -> bytes:
     """What a run leaves to the next one: the keys and rows of its last instant, what it read, and how many records there are."""
     told = [list(file) for file in plan.files]
     state = {"format": STATE_FORMAT, "keys": keys, "rows": rows, "files": told, "records": records}
+    if is_unfinished(plan.state) and not plan.every_row:
+        state["unfinished"] = True
     return orjson.dumps(state if plan.source_rows is None else {**state, "source_rows": plan.source_rows})
 
 
@@ -117,12 +119,13 @@ def source_rows_in(state: bytes | None) -> int | None:
 
 
 def begun_state(state: bytes, *, full: bool) -> bytes:
-    """The state while a run goes on: how many records there are is not known."""
-    return orjson.dumps({**orjson.loads(state), "records": None, "unfinished": full})
+    """The state while a run goes on: how many records there are is not known. full: whether it is over all keys; no other one completes
+    what such a run has begun."""
+    return orjson.dumps({**orjson.loads(state), "records": None, "unfinished": full or is_unfinished(state)})
 
 
 def is_unfinished(state: bytes | None) -> bool:
-    """Whether a run over all keys was begun, and no run was completed since."""
+    """Whether a run over all keys was begun, and no such run was completed since."""
     return state is not None and bool(orjson.loads(state).get("unfinished"))
 
 
