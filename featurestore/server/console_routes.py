@@ -23,6 +23,7 @@ from featurestore.console import Console
 from featurestore.console.addresses import ROOT, ServerAddresses
 from featurestore.console.console import HTML
 from featurestore.console.files import files
+from featurestore.console.page import PageRequest
 from featurestore.errors import (
     AccessError,
     AccessUnavailableError,
@@ -149,7 +150,9 @@ class ConsoleRoutes:
                 return refused._replace(headers={**NOT_KEPT, **refused.headers})
             frame = self._console.frame(addresses=ServerAddresses(prefix), principal=principal, has_session=has_session)
             body = frame.error(HTTPStatus(refused.status).phrase, str(error), request_id_of(scope))
-            return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers})
+            # What is asked for once a page is there is told in that page, too, where it fails; base.html says how else errors are taken.
+            told = {"HX-Reswap": "outerHTML"} if PageRequest("", query).is_run else {}
+            return HttpAnswer(refused.status, HTML, [body], {**NOT_KEPT, **refused.headers, **told})
         return HttpAnswer(200, made.media_type, [made.body], {**NOT_KEPT, **made.headers})
 
     async def _beside(self, call: Callable[[], T], threads: ThreadPoolExecutor, receive: Receive) -> T:

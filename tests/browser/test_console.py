@@ -131,6 +131,19 @@ def test_a_value_is_explained_from_an_empty_form(visitor: Visitor, demonstration
     assert page.locator("g.row.chosen").count() == 1
 
 
+def test_what_fails_after_its_page_was_painted_is_told_there(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]
+    """The frame stays; in place of what was promised stands why it is not there."""
+    visitor = Visitor(browser, demonstration.origin, width)
+    try:
+        for path, said in (("quarantine?of=nothing", "nothing"), ("audit?since=1d&until=x", "no instant")):
+            assert visitor.see(f"/ui/{path}") == 200
+            expect(visitor.page.locator("main .problem")).to_contain_text(said, timeout=PATIENCE_MS)
+            expect(visitor.page.locator('[hx-trigger="load"]')).to_have_count(0, timeout=PATIENCE_MS)
+            assert visitor.page.locator("h1").count() == 1
+    finally:
+        visitor.close()
+
+
 def test_without_scripts_every_page_can_be_reached(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]
     """What is slow is a link away."""
     visitor = Visitor(browser, demonstration.origin, width, java_script_enabled=False)

@@ -32,9 +32,9 @@ NAMED = {
     "lineage": ["model", "rows", "view007", "view007:f3"],
 }  # fmt: skip
 WORDS = {
-    "catalog": ["q=f3", "kind=feature", "q=view007:f3"], "explain": ["view=view007&key.thing=1"], "lookup": ["service=model", "service=wide&in.thing=1"],
+    "catalog": ["q=f3", "kind=feature", "q=view007:f3"], "explain": ["view=view007&key.thing=1", "view=view007&key.thing=1&run=1"], "lookup": ["service=model", "service=wide&in.thing=1"],
     "statistics": ["service=model", "feature=view007:f3"], "training": ["service=model", "path=frame.parquet"], "runs": ["view=view007"],
-    "quarantine": ["of=view007"], "audit": ["since=1d&run=1&service=service07"],
+    "quarantine": ["of=view007", "of=view007&run=1"], "audit": ["since=1d&run=1&service=service07"],
 }  # fmt: skip
 
 

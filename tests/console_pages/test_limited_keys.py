@@ -161,10 +161,13 @@ NAMES = {
 WORDS: dict[str, list[dict[str, str]]] = {
     "audit": [{"since": "1d", "run": "1"}], "drift": [{"service": "mine", "since": "1d", "run": "1", "baseline": "mine.parquet"}],
     "statistics": [{"limit": "50"}, {"service": "mine"}, {"view": "things"}, {"feature": "things:x"}], "availability": [{"run": "1"}, {"view": "things", "run": "1"}],
-    "explain": [{"view": "things", "key.thing": "1"}, {"view": "things:x", "key.thing": "2"}, {"view": "counts", "key.thing": "1"}, {"view": "things", "key.thing": "x"}],
+    "explain": [
+        {"view": "things", "key.thing": "1"},
+        *({**asked, "run": "1"} for asked in ({"view": "things", "key.thing": "1"}, {"view": "things:x", "key.thing": "2"}, {"view": "counts", "key.thing": "1"}, {"view": "things", "key.thing": "x"})),
+    ],
     "request": [{"id": "{request}"}, {"id": "{hidden}"}, {"id": "{request}", "row": "7"}], "catalog": [{"q": "thing"}, {"q": "a"}, {"kind": "source"}],
     "lookup": [{"service": "mine"}, {"service": "mine", "in.thing": "1"}, {"service": "mine", "in.thing": "x"}], "training": [{"path": "mine.parquet"}, {"service": "mine"}],
-    "pushes": [{"source": "clicks"}], "quarantine": [{"of": "things"}, {"of": "clicks"}], "runs": [{"view": "things"}, {"limit": "1"}],
+    "pushes": [{"source": "clicks"}], "quarantine": [{"of": "things"}, {"run": "1"}, {"of": "things", "run": "1"}, {"of": "clicks", "run": "1"}], "runs": [{"view": "things"}, {"limit": "1"}],
     "lineage": [{"direction": "upstream"}, {"direction": "downstream"}],
 }  # fmt: skip
 PAGES_SEEN = [page for page in PAGES if page.scope == "read"]
@@ -255,7 +258,7 @@ def test_a_guessed_word_finds_nothing(shared: Shared, kind: str, word: str, said
     never = said.replace("hush", "zzzz")
     more = (
         {"run": "1"}
-        if kind in {"audit", "availability"}
+        if kind in {"audit", "availability", "explain", "quarantine"}
         else {"run": "1", "since": "1d", **({} if word == "service" else {"service": "mine"})}
         if kind == "drift"
         else {}
@@ -342,7 +345,7 @@ def test_what_the_key_is_for_is_all_there(shared: Shared) -> None:
 
 def test_rows_in_quarantine_for_what_is_hidden_are_not_counted(shared: Shared) -> None:
     """A row of this key was kept aside for a column that the key may not read: of that neither an explanation tells, nor a log's page."""
-    words = {"view": "counts", "key.thing": "1"}
+    words = {"view": "counts", "key.thing": "1", "run": "1"}
     whole = create_key(shared.store.registry, "counting", ["read"])
     headers = {"authorization": f"Bearer {whole.secret}"}
     assert "in quarantine" in read(shared.client.get("/ui/explain", params=words, headers=headers)).text
@@ -355,8 +358,8 @@ def test_everybody_else_sees_all_of_it(shared: Shared) -> None:
     """The words that are looked for do stand on pages: the tests above would find them."""
     whole = create_key(shared.store.registry, "whole", ["read"])
     with httpx.Client(base_url=shared.client.base_url, headers={"x-api-key": whole.secret}, timeout=600) as client:
-        for path in ("catalog", "view/things", "source/shared", "lineage/things", "training", "runs", "quarantine?of=things", "explain?view=things&key.thing=1",
-                     "quarantine?of=clicks", f"request?id={shared.hidden_request}", "statistics", "audit?since=1d&run=1", ""):  # fmt: skip
+        for path in ("catalog", "view/things", "source/shared", "lineage/things", "training", "runs", "quarantine?of=things&run=1", "explain?view=things&key.thing=1&run=1",
+                     "quarantine?of=clicks&run=1", f"request?id={shared.hidden_request}", "statistics", "audit?since=1d&run=1", ""):  # fmt: skip
             answer = client.get(f"/ui/{path}")
             assert answer.status_code == 200
             text = answer.text.lower()

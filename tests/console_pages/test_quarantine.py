@@ -88,21 +88,21 @@ def test_each_row_says_what_it_does_not_meet(kept: httpx.Client, name: str, unme
     assert found[column] == HOSTILE
     assert ("id in quarantine" in found) == (name == "swipes")  # beside a column of the source that is called id
     assert found["does not meet"][0].startswith(unmet)
-    page = read(kept.get("/ui/quarantine", params={"of": name}))
+    page = read(kept.get("/ui/quarantine", params={"of": name, "run": "1"}))
     assert not page.all("img")
     assert ("quarantine replay swipes" in page.text) == (name == "swipes")
 
 
 def test_a_value_is_explained_with_the_rows_of_its_key_that_are_kept_aside(kept: httpx.Client) -> None:
-    page = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "1"}))
+    page = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "1", "run": "1"}))
     assert "1 row of this key, counted nowhere" in page.text
     assert "/ui/quarantine?of=swipes" in [link.get("href") for link in page.all("a")]
-    other = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "2"}))
+    other = read(kept.get("/ui/explain", params={"view": "swiped", "key.thing": "2", "run": "1"}))
     assert "counted nowhere" not in other.text
 
 
 def test_what_is_not_there_is_not_found(kept: httpx.Client) -> None:
-    assert kept.get("/ui/quarantine", params={"of": HOSTILE}).status_code == 404
+    assert kept.get("/ui/quarantine", params={"of": HOSTILE, "run": "1"}).status_code == 404
     assert kept.get("/ui/quarantine", params={"of": "words", "limit": "x"}).status_code == 422
 
 
@@ -142,7 +142,7 @@ def test_what_was_replayed_or_discarded_is_there_no_more(served: tuple[FeatureSt
     assert list(done) == [second]
     assert of_thing(3) == []
     assert store.discard_quarantined("swipes") == 1
-    page = read(client.get("/ui/quarantine?of=swipes"))
+    page = read(client.get("/ui/quarantine?of=swipes&run=1"))
     assert "Every row of swipes meets what is expected of it." in page.text
     assert rows(client, "/ui/pushes", "logs")[0]["in quarantine"] == 0
     assert rows(client, "/ui/explain?view=swiped&key.thing=3", "values")[0]["value"] == "1"

@@ -40,7 +40,7 @@ def client(made: Told) -> Iterator[httpx.Client]:
 
 # --- a value ----------------------------------------------------------------------------------
 
-ASKED = {"view": "said", "key.name": HOSTILE, "at": NOON_TEXT}
+ASKED = {"view": "said", "key.name": HOSTILE, "at": NOON_TEXT, "run": "1"}
 
 
 def test_a_value_is_explained_row_by_row(client: httpx.Client, made: Told) -> None:

@@ -21,32 +21,34 @@ MOST_BACK_US = 10**16
 
 
 def explain(store: ReadableStore, asked: PageRequest) -> PageModel:
-    """What `featurestore explain` tells of a view, or of some features of it, for one key."""
+    """What `featurestore explain` tells of a view, or of some features of it, for one key, where `run` is asked for; before that, the form
+    with what was asked."""
     said = asked.word("view")
     entity = None if said is None else store.catalog.view(said.partition(":")[0]).entity
     form = {
         "views": sorted(store.catalog.views), "view": said or "", "at": asked.word("at") or "",
         "keys": [] if entity is None else [(name, str(of), KEY + name, asked.query.get(KEY + name, "")) for name, of in entity.key.items()],
+        "is_asked": False, "problem": "",
     }  # fmt: skip
-    nothing = {"facts": [], "summary": "", "problem": "", "around": []}
     title = "Explain a value"
     try:
         key = None if entity is None else key_asked(asked, entity.key)
         if said is None or key is None:
-            return PageModel("explain.html", title, {**form, **nothing})
-        found = store.explain(
-            said, key, at=instant_asked(asked, "at"), limit=asked.number("limit", 100, most=MOST_ROWS)
-        )
+            return PageModel("explain.html", title, form)
+        at, limit = instant_asked(asked, "at"), asked.number("limit", 100, most=MOST_ROWS)
+        back = asked.number("back", 0, most=MOST_BACK_US) or None
+        if not asked.is_run:
+            return PageModel("explain.html", title, {**form, "is_asked": True})
+        found = store.explain(said, key, at=at, limit=limit)
     except FeatureStoreError as error:
         if asked.query.get("format", "html") != "html":
             raise
-        return PageModel("explain.html", title, {**form, **nothing, "problem": store.told(error)})
+        return PageModel("explain.html", title, {**form, "problem": store.told(error)})
     link = partial(_link, asked)
     values = {
         **form,
         "facts": facts_of(found),
         "summary": found.summary,
-        "problem": "",
         "around": _around(found, link),
         "zooms": _zooms(found, asked),
     }
@@ -56,13 +58,18 @@ def explain(store: ReadableStore, asked: PageRequest) -> PageModel:
         title,
         values,
         tables,
-        drawings={"line": time_line(found, back=asked.number("back", 0, most=MOST_BACK_US) or None)},
+        drawings={"line": time_line(found, back=back)},
     )
+
+
+def _with(asked: PageRequest, **words: str) -> dict[str, str]:
+    """The same question with some words changed, whose page is painted before it is answered."""
+    return {word: said for word, said in {**asked.query, **words}.items() if word not in {"run", "format", "table"}}
 
 
 def _link(asked: PageRequest, at: datetime, text: str) -> PageLink:
     """The same question at another instant."""
-    return PageLink(text, "explain", "", {**asked.query, "at": at.isoformat().replace("+00:00", "Z")})
+    return PageLink(text, "explain", "", _with(asked, at=at.isoformat().replace("+00:00", "Z")))
 
 
 def _around(found: Explanation, link: partial[PageLink]) -> list[PageLink]:
@@ -81,7 +88,7 @@ def _zooms(found: Explanation, asked: PageRequest) -> list[PageLink]:
     """The same with other stretches of time drawn: those of its windows."""
     every = windows(found)
     shown = [
-        PageLink(f"draw {rough_duration(back)}", "explain", "", {**asked.query, "back": str(back)})
+        PageLink(f"draw {rough_duration(back)}", "explain", "", _with(asked, back=str(back)))
         for back in every
         if back <= MOST_BACK_US
     ]
