@@ -24,6 +24,7 @@ from featurestore.console.addresses import ROOT, ServerAddresses
 from featurestore.console.console import HTML
 from featurestore.console.files import files
 from featurestore.console.page import PageRequest
+from featurestore.console.rendering import compile_templates
 from featurestore.errors import (
     AccessError,
     AccessUnavailableError,
@@ -92,6 +93,7 @@ class ConsoleRoutes:
     ) -> None:
         self._limits, self._authentication, self._sessions = limits, authentication, sessions
         self._console = Console(store)
+        compile_templates()  # before anybody looks
         # Cookies of one host are those of all its ports.
         self._cookie = f"featurestore_{hashlib.sha256(store.config.project.encode()).hexdigest()[:8]}"
         self._threads = ThreadPoolExecutor(THREADS, "featurestore-console")

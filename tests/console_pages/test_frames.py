@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from jinja2 import Environment
 
 from featurestore import FeatureService, FeatureStore, ManualClock
+from featurestore.console.rendering import environment
+from featurestore.console.site_map import PAGES
 from tests.console_pages.pages import Read, read
 from tests.console_pages.test_quarantine import views
 from tests.server.test_http import serving
@@ -17,6 +20,7 @@ from tests.small import NOON
 
 @pytest.fixture
 def client(tmp_path: Any) -> Iterator[httpx.Client]:
+    environment.cache_clear()  # as in a process in which no server was started before
     (tmp_path / "featurestore.toml").write_text('project = "kept"\ndefinitions = []\n')
     with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store:
         store.apply([FeatureService("model", features=views(tmp_path))])
@@ -82,3 +86,14 @@ def test_what_can_be_refused_at_once_is(client: httpx.Client) -> None:
         assert "hx-get" not in {name for _, one in page.elements if one.get("hx-trigger") == "load" for name in one}
         assert [one for _, one in page.elements if one.get("role") == "alert"] != []
     assert client.get("/ui/quarantine?limit=x").status_code == 422
+
+
+def test_no_visitor_waits_for_a_template(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are read before the server takes requests."""
+    read_later: list[str] = []
+    monkeypatch.setattr(Environment, "compile", lambda _, source, name=None, *__, **___: read_later.append(str(name)))
+    for page in PAGES:
+        if not page.is_named:
+            assert client.get(f"/ui/{page.kind}").status_code == 200
+    assert client.get("/ui/view/nothing").status_code == 404
+    assert read_later == []
