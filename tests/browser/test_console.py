@@ -106,6 +106,37 @@ def test_dark_pages_can_be_read_too(visitor: Visitor, demonstration: Demonstrati
         visitor.page.emulate_media(color_scheme="light")
 
 
+def test_a_short_page_is_laid_out_as_a_long_one(visitor: Visitor, demonstration: Demonstration) -> None:
+    """The navigation ends with its last link, and no link of it is two lines high, that of the page itself neither."""
+    for path in ("pushes", "request"):
+        assert visitor.see(f"/ui/{path}") == 200
+        navigation = visitor.page.get_by_role("navigation")
+        heights = {round(link.bounding_box()["height"]) for link in navigation.get_by_role("link").all()}  # type: ignore[index]
+        assert len(heights) == 1, path
+        if visitor.width.is_phone:
+            ends = "(one) => one.getBoundingClientRect().bottom - one.lastElementChild.getBoundingClientRect().bottom"
+            assert navigation.evaluate(ends) < 20, path
+
+
+def test_a_table_of_few_narrow_columns_need_not_be_scrolled(visitor: Visitor, demonstration: Demonstration) -> None:
+    """Its headings have several lines where one is too wide."""
+    if not visitor.width.is_phone:
+        assert visitor.see("/ui/pushes") == 200
+        hidden = visitor.page.locator(".wide").first.evaluate("(one) => one.scrollWidth - one.clientWidth")
+        assert hidden == 0
+
+
+def test_what_an_input_suggests_is_read_in_the_dark_as_other_quiet_texts(
+    visitor: Visitor, demonstration: Demonstration
+) -> None:
+    """axe does not look at it."""
+    assert visitor.see("/ui/explain") == 200
+    for scheme in ("dark", "light"):
+        visitor.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        color = visitor.page.locator("#at").evaluate("(one) => getComputedStyle(one, '::placeholder').color")
+        assert color == visitor.page.locator("nav h2").first.evaluate("(one) => getComputedStyle(one).color")
+
+
 def test_from_the_map_of_an_audit_to_the_rows_of_a_value(visitor: Visitor, demonstration: Demonstration) -> None:
     """As somebody who is on call goes: a cell of the map, an example, its request, and the line of time of its rows."""
     page = visitor.page
