@@ -444,6 +444,18 @@ def test_what_a_run_counted_without_a_commit_is_known_later(
     assert store.get_online_features([{"user": "ann"}], [view]).to_arrow()["rows__n"].to_pylist() == [3]
 
 
+def test_a_commit_is_no_earlier_than_the_one_before(store: FeatureStore, tmp_path: Path) -> None:
+    """Though the clock of its writer says so: who saw it saw the one before, too. One that changed no row makes no other later."""
+    for minute, hour in ((1, 10), (2, 14), (3, 12), (4, 16)):
+        write_deltalake(tmp_path, orders(("ann", minute, None, "z")), mode="append")
+        committed(tmp_path, hour)
+        if hour > 10:
+            DeltaTable(tmp_path).optimize.compact()
+            committed(tmp_path, 20)
+    of = source(tmp_path, known_at=ARRIVAL)
+    assert known(store, of, 9, 10, 12, 13, 14, 15, 16) == [None, 1, 1, 1, 3, 3, 4]
+
+
 def test_a_commit_while_the_log_is_read(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows are known from it, though the log was listed before it."""
     of = source(tmp_path, known_at=ARRIVAL)

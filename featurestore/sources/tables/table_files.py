@@ -147,22 +147,26 @@ class TableState(NamedTuple):
 
 def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arrival]:
     """When the rows of these files came. commits: those that are known, the oldest first; what none of them added had come by
-    then."""
+    then. None of them is taken to be earlier than one before it that changed rows, though its writer's clock may say so: whoever sees
+    it sees the rows of those, too."""
     oldest = commits[0].at
     earlier = Arrival(
         oldest, f"{commits[0].title} is the oldest of its table that is known any more, and an earlier one wrote"
     )
     came: dict[str, Arrival] = {}
+    latest = 0
     for commit in commits:
-        came |= {one.file.path: Arrival(commit.at) for one in commit.inserted}
+        at = max(commit.at, latest)
+        latest = at if commit.changes else latest
+        came |= {one.file.path: Arrival(at) for one in commit.inserted}
         for path in commit.adds - came.keys():
             if not commit.changes and commit.replaced:
                 last = max(came[one].at if one in came else oldest for one in commit.replaced)
                 came[path] = Arrival(last, f"{commit.title} of its table wrote rows anew, into")
             elif commit.replaced and not commit.replaces:
-                came[path] = Arrival(commit.at, f"{commit.title} of its table wrote rows anew, into")
+                came[path] = Arrival(at, f"{commit.title} of its table wrote rows anew, into")
             else:
-                came[path] = Arrival(commit.at)
+                came[path] = Arrival(at)
     return {path: came.get(path, earlier) for path in paths}
 
 
