@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -604,6 +605,39 @@ def test_a_snapshot_that_changes_no_row_is_no_arrival(
     write_anew(of, pa.Table.from_pylist(changed, rows(schema=SCHEMA).schema))
     with pytest.raises(SourceError, match=r"known_at=ARRIVAL: snapshot \d+ \(overwrite\) of its table wrote rows anew"):
         known(store, arriving, at)
+
+
+def test_a_snapshot_that_is_published_later_came_then(
+    store: FeatureStore, clock: ManualClock, catalog: Catalog
+) -> None:
+    """Rows that are written to a branch, and come to the main one when somebody looked at them, came to it then."""
+    clock.set(datetime(2200, 1, 1, tzinfo=UTC))
+    of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+    of.append(FIRST)
+    of.manage_snapshots().create_branch(snapshots(of)[0], "audit").commit()
+    of.append(SECOND, branch="audit")
+    of.append(rows(("ann", 8, "z")), branch="audit")
+    of.refresh()
+    written = instants(of)
+    while datetime.now(UTC) <= written[-1] + timedelta(milliseconds=2):
+        time.sleep(0.001)
+    of.manage_snapshots().set_current_snapshot(ref_name="audit").commit()
+    of.refresh()
+    published = datetime.fromtimestamp(of.metadata.snapshot_log[-1].timestamp_ms / 1000, UTC)
+    assert published > written[-1]
+    at = [*written, published]
+    assert known(store, source(known_at=ARRIVAL), at) == [2, 2, 2, 4]
+    assert known(store, source(known_at=ARRIVAL, ref="main"), at) == [2, 2, 2, 4]
+    of.append(rows(("ann", 9, "z")))
+    at.append(instants(of)[-1])
+    assert known(store, source(known_at=ARRIVAL), at) == [2, 2, 2, 4, 5]
+    of.manage_snapshots().rollback_to_snapshot(snapshots(of)[0]).commit()
+    of.manage_snapshots().set_current_snapshot(snapshots(of)[-1]).commit()  # no later for having been away
+    assert known(store, source(known_at=ARRIVAL), at) == [2, 2, 2, 4, 5]
+    branch = IcebergSource(
+        "branch", catalog="lake", table="sales.orders", event_time="at", known_at=ARRIVAL, ref="audit"
+    )
+    assert known(store, branch, at[:4]) == [2, 3, 4, 4]
 
 
 def test_of_what_lies_before_the_oldest_snapshot_no_arrival_is_made_up(

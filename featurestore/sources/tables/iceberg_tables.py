@@ -77,12 +77,13 @@ class IcebergTables:
 
     def _arriving(self, planning: _Planned, schema: Schema, newest: TableState, kept: TableCopies) -> TableState:
         """A table whose rows are known from when they came, with what was there before it was compacted."""
-        commits = []
+        commits, published = [], _published(planning.source, planning.table, newest.number)
         for one in reversed(list(_ancestors(planning.table, newest.number))):
             key = (newest.table, one.snapshot_id)
             if key not in self._commits:
                 self._commits[key] = _commit(planning.table, one)
-            commits.append(self._commits[key])
+            commit = self._commits[key]
+            commits.append(commit._replace(at=published.get(commit.number, commit.at)))
         parents = {one.snapshot_id: one.parent_snapshot_id for one in planning.table.metadata.snapshots}
 
         def before(commit: Commit) -> dict[str, TableFile]:
@@ -190,6 +191,25 @@ def _ancestors(table: Table, snapshot: int | None) -> Iterator[Any]:
         yield found
         parent = found.parent_snapshot_id
         found = None if parent is None else table.metadata.snapshot_by_id(parent)
+
+
+def _published(source: IcebergSource, table: Table, snapshot: int | None) -> dict[int, int]:
+    """By snapshot when (µs) it came to be in the main branch, as far as the table says: one that was written to another branch, or to
+    none, is older than that. Empty where it is another branch or tag whose snapshot is read: a table keeps no log of these."""
+    from pyiceberg.table.refs import MAIN_BRANCH
+
+    if source.ref not in {None, MAIN_BRANCH}:
+        return {}
+    published: dict[int, int] = {}
+    for entry in table.metadata.snapshot_log:
+        head = table.metadata.snapshot_by_id(entry.snapshot_id)
+        # One that was made there follows what was there: of that an entry is missing only if it was expired.
+        is_made_there = head is not None and head.timestamp_ms == entry.timestamp_ms
+        for one in _ancestors(table, entry.snapshot_id):
+            if one.snapshot_id in published:
+                break
+            published[one.snapshot_id] = (one if is_made_there else entry).timestamp_ms * 1000
+    return published if snapshot in published else {}
 
 
 def _commit(table: Table, snapshot: Any) -> Commit:
