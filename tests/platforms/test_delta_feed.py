@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -560,3 +561,16 @@ def test_a_feed_that_is_switched_off_and_on_again(store: FeatureStore, tmp_path:
         table.do("delete", {8})
     table.do("overwrite", [("ann", 1, None)])
     assert known(store, table.folder, hours) == table.expected(hours)
+
+
+def test_an_update_of_one_decimal_to_another_changes_rows(store: FeatureStore, tmp_path: Path) -> None:
+    """Of wide ones, of which the engine's own hash takes -0.01 for 0.00."""
+    price = pa.array([Decimal("0.00")], pa.decimal128(20, 2))
+    write_deltalake(tmp_path / "t", orders(("ann", 1, None)).append_column("price", price))
+    committed(tmp_path / "t", 0)
+    DeltaTable(tmp_path / "t").update({"price": "CAST(-0.01 AS DECIMAL(20, 2))"})
+    committed(tmp_path / "t", 2)
+    view = FeatureView("rows", entity=USER, source=source(tmp_path / "t"), refresh="continuous", features=["price"])
+    at = [DAY + timedelta(hours=hour) for hour in (1, 2)]
+    found = store.get_historical_features(pa.table({"user": ["ann"] * 2, "event_timestamp": at}), [view]).to_arrow()
+    assert found["rows__price"].to_pylist() == [None, Decimal("-0.01")]
