@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -69,6 +70,19 @@ def test_a_row_that_does_not_count_is_no_conflict() -> None:
     assert asked(replaced, identity="id", known_at="known")[0] == 1
     sooner = replaced.set_column(4, "known", pa.array([hours(n) for n in (-0.2, -0.2, -0.1)]))
     assert asked(sooner, identity="id", known_at="known")[0] == 0
+
+
+def test_wide_decimals_differ() -> None:
+    """Though DuckDB hashes 0 and -1 of 128 bits alike; alone, in a list, and as what settles a tie."""
+    wide = pa.decimal128(20, 2)
+    values = [Decimal("0.00"), Decimal("-0.01")]
+    tied = rows((THEN, 1.0), (THEN, 1.0))
+    last = {"last": Latest("x", window="1h")}
+    for column in (pa.array(values, wide), pa.array([[value] for value in values], pa.list_(wide))):
+        assert asked(tied.set_column(2, "x", column), last)[1] == ("last",)
+        assert asked(tied.set_column(2, "x", column.take([1, 1])), last)[0] == 0
+    ranked = rows((THEN, 2.0), (THEN, 3.0)).append_column("rank", pa.array(values, wide))
+    assert asked(ranked, last, tiebreak=["rank"])[0] == 0
 
 
 def test_the_null_and_the_empty_list_differ() -> None:

@@ -140,7 +140,10 @@ class FoldRows:
             *(["until"] if self.until else []),
         ]
         names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
-        names += [f"{_hashed(terms[2:-own])} AS before", f"{_hashed(terms[-own:])} AS whole"] if self.ordered else []
+        if self.ordered:
+            before = [*terms[2:-own], *_decimal_texts(self.view, self.view.source.tiebreak)]
+            whole = [*terms[-own:], *_decimal_texts(self.view, sorted(self.view.columns))]
+            names += [f"{_hashed(before)} AS before", f"{_hashed(whole)} AS whole"]
         return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
     def column(self, rows: pa.Table, name: CountedColumn, runs: Sequence[MonotoneRun]) -> FilteredColumn:
@@ -163,3 +166,12 @@ def _hashed(terms: Sequence[str]) -> str:
     """A hash of what terms order by; equal where they are. DuckDB gives the null and the empty list one hash."""
     values = [term.removesuffix(" ASC NULLS FIRST") for term in terms]
     return f"hash({', '.join([*values, *(f'{value} IS NULL' for value in values)])})"
+
+
+def _decimal_texts(view: ResolvedView, columns: Sequence[str]) -> list[str]:
+    """The decimals among columns as text: of 128 bits DuckDB's hash is that of both halves in either order, so 0 and -1 have one."""
+    return [f"{cell(column)}::VARCHAR" for column in columns if _has_decimals(view.columns[column])]
+
+
+def _has_decimals(of: FeatureType) -> bool:
+    return of.kind == "Decimal" if of.element is None else _has_decimals(of.element)
