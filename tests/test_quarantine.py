@@ -84,6 +84,10 @@ def test_rows_of_files_are_counted_and_shown_where_they_lie(tmp_path: Path) -> N
             NotFoundError, match="No feature view or push source 'vie' was applied. Did you mean 'view'"
         ):
             store.quarantined_rows("vie")
+        with pytest.raises(
+            NotFoundError, match="'rows' is no push source: ask by view for the rows of its files: view"
+        ):
+            store.quarantined_rows("rows")
         with pytest.raises(NotFoundError, match="No push source 'view' was applied"):
             store.replay_quarantined("view")
 

@@ -137,7 +137,7 @@ def _arrival(source: Source) -> Iterator[str]:
     if isinstance(source, FileSource) and source.IMMUTABLE:
         yield (
             "known_at=ARRIVAL: a row counts from the commit of its table that added it. Where rows are written anew, by a deletion or an "
-            "update that keeps no deletion vectors, when they came is lost, and the source is refused"
+            "update with neither deletion vectors nor a change data feed, when they came is lost, and the source is refused"
         )
         return
     yield (

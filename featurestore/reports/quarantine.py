@@ -78,6 +78,11 @@ def quarantined_rows(project: Project, name: str, *, most: int) -> list[Quaranti
     Raises NotFoundError, SourceError and LogError.
     """
     views = {view.name: view for view in project.applied(None)}
+    of_files = [view for view in views.values() if not isinstance(view.source, PushSource)]
+    if name not in views and (over := [view.name for view in of_files if view.source.name == name]):
+        raise NotFoundError(
+            f"'{name}' is no push source: ask by view for the rows of its files: {', '.join(sorted(over))}."
+        )
     if name not in views:
         return pushed_quarantine(project, name, others=list(views)).rows(most=most)
     view = views[name]
