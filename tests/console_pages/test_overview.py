@@ -38,6 +38,7 @@ def test_a_service_beyond_its_budget_needs_somebody(client: httpx.Client, store:
     assert "skewed" not in [one["state"] for one in rows(client, "/ui", "needs")]
     kept(skewed=2, early=1)
     (found,) = [one for one in rows(client, "/ui", "needs") if one["state"] == "skewed"]
+    assert "<b>1</b> needs attention" in client.get("/ui").text
     assert (found["where"], found["what is wrong"][:8]) == ("model", "37.5000%")
     (folder / FILE).unlink()
 

@@ -71,8 +71,8 @@ def overview(store: ReadableStore, _: PageRequest) -> PageModel:
                   [_run_row(run) for run in runs], "Nothing was materialized yet: featurestore materialize"),
     )  # fmt: skip
     counted = [
-        ("views", len(views)), ("fresh", sum(view.state == "fresh" for view in views)), ("services", len(budgets)),
-        ("need attention", len(needs)),
+        (plural(len(views), "view"), len(views)), ("fresh", sum(view.state == "fresh" for view in views)),
+        (plural(len(budgets), "service"), len(budgets)), (plural(len(needs), "needs attention", "need attention"), len(needs)),
     ]  # fmt: skip
     return PageModel("overview.html", "Overview", {"counted": counted}, tables)
 
