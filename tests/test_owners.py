@@ -256,7 +256,7 @@ def test_a_serving_log_of_another_project_is_refused(tmp_path: Path) -> None:
             lambda: other.get_online_features([{"thing": 1}], "service"),
             other.audit,
             other.compact_serving_log,
-            lambda: other.lineage("view"),
+            lambda: other.lineage(SERVICE),
         ]
         for ask in asked:
             said = raised(ConfigError, ask)

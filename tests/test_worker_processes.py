@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +333,11 @@ def until(holds: Callable[[], bool]) -> None:
 def test_a_signal_while_a_worker_is_started_leaves_none_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT as soon as there is a process, of which nobody knows yet, also of the second, while the first is ended; and then the run is
     done."""
-    with beside_each_start(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGINT)) as started:
+    with ExitStack() as ends:
+        # which a process that a shell has started in the background ignores
+        ends.callback(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+        interrupt = partial(os.kill, os.getpid(), signal.SIGINT)
+        started = ends.enter_context(beside_each_start(monkeypatch, lambda _: interrupt()))
         with pytest.raises(KeyboardInterrupt) as raised:
             shop.materialize()
         until(lambda: not any(is_running(one.pid) for one in started))
