@@ -381,6 +381,9 @@ def test_kill_9_again_and_again(tmp_path: Path, log: str, tell: Told) -> None:
                     victim.communicate()
                 running.append(started(tmp_path))
                 until(lambda: len(logged(store)) >= written)
+                until(
+                    lambda: served(store) >= written
+                )  # what was logged by one that was killed then is written by another one
             finally:
                 for process in running:
                     process.send_signal(signal.SIGTERM)
