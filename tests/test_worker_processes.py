@@ -172,18 +172,20 @@ def test_the_bytes_are_those_of_one_process(online: str, tmp_path: Path, monkeyp
     assert counts == [0, 6 if online == "lmdb://online" else 2]
 
 
+FORKS = threading.Lock()
+"""Held while a process is started: one that is forked meanwhile has the pipe by which `Popen` waits, which then waits for its end."""
+
+
 @contextmanager
 def beside_each_start(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], object]) -> Iterator[list[Any]]:
     """Whatever is done as soon as a worker process is started, of its number; the processes that were started, which are gone at the end."""
     popen, started = subprocess.Popen, list[Any]()
-    # who forks while another process is being started takes that one's pipe along, and so holds up its start
-    alone = threading.Lock()
 
     def starting(*said: Any, **words: Any) -> Any:
-        with alone:
+        with FORKS:
             one = popen(*said, **words)
-            started.append(one)
-            act(one.pid)
+        started.append(one)
+        act(one.pid)
         return one
 
     with monkeypatch.context() as patch:
@@ -200,9 +202,10 @@ def beside_each_start(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], obje
 def hold_all(_: int = 0) -> int:
     """Start a process that has all that this one has open, of which Python knows nothing, as a library may; its number."""
     libc = ctypes.CDLL(None)
-    if (pid := int(libc.fork())) == 0:
-        while True:
-            libc.pause()
+    with FORKS:
+        if (pid := int(libc.fork())) == 0:
+            while True:
+                libc.pause()
     return pid
 
 
@@ -362,6 +365,24 @@ def test_a_worker_that_stands_still_holds_up_no_other(shop: Shop, monkeypatch: p
         (run,) = shop.materialize()
     assert (run.keys, len(started)) == (KEYS, 2)
     assert shop.store.verify().ok
+
+
+def test_a_start_that_stands_still_holds_up_no_other(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Popen` does not come back though there is a process, as where another thread forks just then: another worker writes all chunks, and
+    the process is ended when it does."""
+    monkeypatch.setattr(worker_processes, "END_SECONDS", 1.0)
+    first, goes_on = threading.Lock(), threading.Event()
+
+    def wait_first(_: int) -> None:
+        if first.acquire(blocking=False):
+            goes_on.wait(600)
+
+    with beside_each_start(monkeypatch, wait_first) as started:
+        (run,) = shop.materialize()
+        was_waiting = not goes_on.is_set()
+        goes_on.set()
+        until(lambda: not any(is_running(one.pid) for one in started))
+    assert (run.keys, len(started), was_waiting) == (KEYS, 2, True)
 
 
 def test_a_process_that_cannot_be_started_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,14 +277,14 @@ class _Worker:
     def end(self, *, at_once: bool) -> None:
         """Let it end by its own, where that need not be at once."""
         self._orders.put(None)
-        if at_once:
-            with self._changing:
-                if self.process is not None:
-                    self.process.kill()
+        if at_once and self.process is not None:
+            self.process.kill()
 
     def join(self) -> None:
-        """Wait until its process is gone. A thread whose start was broken off starts no process."""
-        while self._thread.is_alive():
+        """Wait until its process is gone. A thread whose start was broken off starts no process; one that is not through with the start, as where
+        another process was forked meanwhile and has the pipe by which `Popen` waits, ends it by itself when it is."""
+        began = time.monotonic()
+        while self._thread.is_alive() and (self.process is not None or time.monotonic() - began < END_SECONDS):
             self._thread.join(LOOK_SECONDS)
             self.look()
 
@@ -313,19 +313,23 @@ class _Worker:
     def _begun(self, descriptor: int, ours: socket.socket) -> subprocess.Popen[bytes] | None:
         """The process, which talks by a descriptor; None where it is not wanted any more."""
         command = [get_executable(), "-P", worker_start.__file__, str(descriptor), str(os.getpid())]
+        if self._is_over.is_set():
+            return None
+        try:
+            process = subprocess.Popen(
+                command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
+        except OSError as error:
+            raise MaterializeError(
+                f"{self._title}: a worker process cannot be started: {told(error)}. Take fewer `processes` of [materialize] in featurestore.toml"
+            ) from error
         with self._changing:
-            if self._is_over.is_set():
-                return None
-            try:
-                self.process = subprocess.Popen(
-                    command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-                )
-            except OSError as error:
-                raise MaterializeError(
-                    f"{self._title}: a worker process cannot be started: {told(error)}. Take fewer `processes` of [materialize] in featurestore.toml"
-                ) from error
-            self._socket = ours
-            return self.process
+            self._socket, self.process = ours, process
+        if (
+            self._is_over.is_set()
+        ):  # after the note of it, and `end` looks at the note after that was set: one of the two kills it
+            process.kill()
+        return process
 
     def _talk(self, connection: Connection, process: subprocess.Popen[bytes]) -> None:
         """Send it its work and orders, and say all that it says."""
