@@ -17,15 +17,30 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 import featurestore.sources.sorted.sorted_copies as sorted_copies
-from featurestore import ARRIVAL, Count, Entity, FeatureService, FeatureStore, LastN, Latest, ManualClock, Mean, Sum
+from featurestore import (
+    ARRIVAL,
+    Count,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    LastN,
+    Latest,
+    ManualClock,
+    Mean,
+    ParquetSource,
+    Sum,
+)
 from featurestore.cli import app
 from featurestore.errors import FeatureStoreError, NotFoundError, SourceError
+from featurestore.semantics.columns import RawColumns
+from featurestore.sources.sorted.sorted_copies import SortedCopies, SortedKey
 from featurestore.types import Int64, String
 from tests.small import NOON, TIME, hours, view_of
 
@@ -512,3 +527,18 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     said = runner.invoke(app, ["optimize", "--repo", str(root), "--remove"])
     assert "its sorted copies are removed" in said.output
     assert "There are no sorted copies." in runner.invoke(app, ["optimize", "--repo", str(root), "--remove"]).output
+
+
+@pytest.mark.parametrize(("of", "copied"), [("DECIMAL(38,2)", "-0.01"), ("DECIMAL(38,2)[]", "[-0.01]")])
+def test_a_copy_with_another_wide_decimal_is_not_kept(tmp_path: Path, of: str, copied: str) -> None:
+    """Of 128 bits the engine's hash is that of both halves in either order: of 0.00 it is that of -0.01."""
+    rows, path = copied.replace("-0.01", "0.00"), tmp_path / "copy.parquet"
+    connection = duckdb.connect()
+    connection.execute(f"COPY (SELECT CAST({copied} AS {of}) AS price) TO '{path}' (FORMAT parquet)")
+    connection.execute(f"CREATE TABLE same AS FROM '{path}'")
+    connection.execute(f"CREATE TABLE other AS SELECT CAST({rows} AS {of}) AS price")
+    source = ParquetSource("rows", "rows.parquet", event_time="at")
+    copies = SortedCopies(tmp_path, source, SortedKey(("user",), ('"user"',)), RawColumns({"price": of}))
+    copies._check(connection, "same", [path])
+    with pytest.raises(SourceError, match="its sorted copy has not the same rows"):
+        copies._check(connection, "other", [path])

@@ -31,6 +31,13 @@ def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("SET lambda_syntax = 'DISABLE_SINGLE_ARROW'")
 
 
+def hash_terms(value: str) -> str:
+    """SQL: what `hash` is to be given of a value that is nested or a decimal, so that it tells apart what differs. Of what is nested the
+    hash alone says neither an empty list from null nor 0.0 from -0.0; of decimals of more than 18 digits, which are whole numbers of 128
+    bits, it says the halves in either order, and so not 0 from -1. Their text says all of it."""
+    return f"{value}, {value}::VARCHAR"
+
+
 def is_relation(value: object) -> bool:
     """Whether it is a relation of the engine's, without importing the engine for the question."""
     engine = sys.modules.get("duckdb")

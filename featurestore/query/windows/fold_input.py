@@ -11,6 +11,7 @@ from featurestore.query.windows.addends import Addends
 from featurestore.query.windows.filtered_rows import FilteredRows
 from featurestore.query.windows.ranges import MonotoneRun
 from featurestore.query.windows.window_folds import FilteredColumn
+from featurestore.semantics.engine import hash_terms
 from featurestore.semantics.folds import FOLDS
 from featurestore.semantics.rows import counts_at_sql, rows_sql, visible_span
 from featurestore.semantics.source_columns import (
@@ -141,8 +142,8 @@ class FoldRows:
         ]
         names += [f"x{i}" for i in range(len(self.columns))] + [f"w{i}" for i in range(len(self.conditions))]
         if self.ordered:
-            before = [*terms[2:-own], *_decimal_texts(self.view, self.view.source.tiebreak)]
-            whole = [*terms[-own:], *_decimal_texts(self.view, sorted(self.view.columns))]
+            before = [*terms[2:-own], *_decimal_terms(self.view, self.view.source.tiebreak)]
+            whole = [*terms[-own:], *_decimal_terms(self.view, sorted(self.view.columns))]
             names += [f"{_hashed(before)} AS before", f"{_hashed(whole)} AS whole"]
         return f"SELECT {', '.join(names)} FROM {self._within(f'key_no >= {first} AND key_no < {last}')} ORDER BY {', '.join(terms)}"
 
@@ -168,9 +169,9 @@ def _hashed(terms: Sequence[str]) -> str:
     return f"hash({', '.join([*values, *(f'{value} IS NULL' for value in values)])})"
 
 
-def _decimal_texts(view: ResolvedView, columns: Sequence[str]) -> list[str]:
-    """The decimals among columns as text: of 128 bits DuckDB's hash is that of both halves in either order, so 0 and -1 have one."""
-    return [f"{cell(column)}::VARCHAR" for column in columns if _has_decimals(view.columns[column])]
+def _decimal_terms(view: ResolvedView, columns: Sequence[str]) -> list[str]:
+    """The decimals among columns, as a hash tells them apart."""
+    return [hash_terms(cell(column)) for column in columns if _has_decimals(view.columns[column])]
 
 
 def _has_decimals(of: FeatureType) -> bool:

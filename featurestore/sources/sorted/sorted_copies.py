@@ -33,7 +33,7 @@ from featurestore.durable.part_folder import PART, KeptPart, PartFolder
 from featurestore.errors import SourceError
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import RawColumns, read_sql
-from featurestore.semantics.engine import stream
+from featurestore.semantics.engine import hash_terms, stream
 from featurestore.semantics.rows import keys_stay
 from featurestore.semantics.sql import file_list, quote
 from featurestore.semantics.view import ResolvedView
@@ -287,8 +287,10 @@ class SortedCopies:
                 f"{self.source.title} can have no sorted copy: its column '{odd}' is {self._columns[odd]}, and Parquet would keep it "
                 f"as {types.get(odd)} ({self.source.origin})"
             )
+        told = (hash_terms(quote(name)) if "DECIMAL" in of else quote(name) for name, of in self._columns.items())
+        values = ", ".join(told)
         sums = [
-            connection.execute(f"SELECT count(*), sum(hash({names})::HUGEINT) FROM {of}").fetchall()[0]
+            connection.execute(f"SELECT count(*), sum(hash({values})::HUGEINT) FROM {of}").fetchall()[0]
             for of in (relation, copy)
         ]
         if sums[0] != sums[1]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from featurestore.durable.parquet import filterable, filterable_schema
 from featurestore.lazy import duckdb, pa, pc
+from featurestore.semantics.engine import hash_terms
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile
 
@@ -385,9 +386,7 @@ class RowsDigest:
 
 def _column_hash(column: str, of: pa.DataType) -> str:
     """SQL: a hash of a column's name, which is a parameter, and its value; 0 of null, so that it is the same where there is no such column."""
-    # Of what is nested DuckDB's hash says neither an empty list from null nor 0.0 from -0.0; of decimals of more than 18 digits, which are
-    # whole numbers of 128 bits, it says the halves in either order, and so not 0 from -1. Their text says all of it.
-    values = f"{column}, {column}::VARCHAR" if pa.types.is_nested(of) or pa.types.is_decimal(of) else column
+    values = hash_terms(column) if pa.types.is_nested(of) or pa.types.is_decimal(of) else column
     return f"CASE WHEN {column} IS NULL THEN 0::HUGEINT ELSE hash(?::VARCHAR, {values})::HUGEINT END"
 
 
