@@ -356,6 +356,7 @@ def test_on_spark_connect(tmp_path: Path, tell: Any) -> None:
         **os.environ,
         "PYSPARK_PYTHON": sys.executable,
         "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_TESTING": "1",  # its server takes a port that is free: another test may run one
         "PYTHONPATH": str(ROOT),
     }
     script = tmp_path / "connect.py"
