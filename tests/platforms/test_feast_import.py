@@ -280,6 +280,18 @@ def test_libraries_that_are_not_there_do_not_keep_definitions_from_being_read(th
     assert (told["written"]["views"], told["declared"]["views"]) == (3, 3)
 
 
+def test_a_library_that_dies_while_python_ends_takes_no_answer_along(theirs: Path) -> None:
+    """As those do whose threads of C++ are still running then; what Feast had answered is whole."""
+    declare(
+        theirs,
+        "dies.py",
+        "import atexit, os\nfrom feast import Entity\natexit.register(os.abort)\nlast = Entity(name='last')\n",
+    )
+    told = moved(theirs.parent, "theirs")
+    assert "last" in {one["about"] for one in told["differences"] if one["matter"] == "entity"}
+    assert summed(told)[0] > 0
+
+
 def test_a_package_that_imports_its_own_modules_is_read(theirs: Path) -> None:
     """From its `__init__`, as many do; each object is met once, and a module that fails takes only itself along."""
     declare(theirs, "entities/__init__.py", "from entities.user import user\nfrom .shop import shop\n")

@@ -20,7 +20,7 @@ def main(request_file: str, answer_file: str) -> None:
     try:
         modules["versions"].check()
     except modules["failures"].UnreadableRepositoryError as error:
-        Path(answer_file).write_text(json.dumps({"error": str(error)}), encoding="utf-8")
+        write_answer({"error": str(error)}, Path(answer_file))
         return
     importlib.import_module("feast")  # before the repository can have a module of that name
     os.dup2(2, 1)  # what a repository prints is no answer
@@ -38,7 +38,14 @@ def main(request_file: str, answer_file: str) -> None:
         )
     except Exception as error:  # noqa: BLE001 - whoever asked tells it
         answer = {"error": modules["failures"].told(error)}
-    Path(answer_file).write_text(json.dumps(answer), encoding="utf-8")
+    write_answer(answer, Path(answer_file))
+
+
+def write_answer(answer: dict[str, Any], path: Path) -> None:
+    """Whole or not at all: what lies there counts, however this process ends."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(answer), encoding="utf-8")
+    unfinished.replace(path)
 
 
 def reader_modules() -> dict[str, Any]:
