@@ -23,6 +23,7 @@ from featurestore.sources import object_stores
 from featurestore.sources.offline import Offline
 from featurestore.types import Int32, String
 from tests.platforms.conftest import Told
+from tests.ports import free_port
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -39,8 +40,7 @@ STARTING_SECONDS = 120
 @pytest.fixture
 def server() -> Iterator[tuple[subprocess.Popen[bytes], pafs.FileSystem]]:
     """The emulator, which the environment names as Google's own libraries read it, and a client with a bucket `lake`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # A process of its own: Arrow asks for what an object says of itself with Python's lock held.
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stderr=subprocess.DEVNULL)
     try:
