@@ -194,7 +194,7 @@ chromium:
 	cd .chromium && apt-get download $$(apt-get install --simulate --no-install-recommends chromium | awk '$$1 == "Inst" {print $$2}')
 	cd .chromium && for package in *.deb; do dpkg -x "$$package" . || exit 1; rm "$$package"; done
 
-# Run in fresh virtual environments after changing pyproject.toml.
+# Run in fresh virtual environments after changing pyproject.toml; tests/test_image_requirements.py tells what the oldest Python needs beside it.
 constraints: $(STAMP)
 	$(BIN)/python -m pip freeze --exclude-editable > constraints.txt
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import distributions, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -84,3 +85,22 @@ def test_the_build_has_what_builds() -> None:
     """The requirement of pyproject.toml."""
     (needed,) = (Requirement(line) for line in PROJECT["build-system"]["requires"])
     assert needed.specifier.contains(version(pinned("build-requirements.txt")[needed.name]))
+
+
+def test_what_is_pinned_can_be_installed_by_the_oldest_python() -> None:
+    """Some packages leave a Python in the middle of its life, and some need others in its first releases: pip finds nothing then. These
+    are Debian's."""
+    oldest = re.findall(r">=([\d.]+)", PROJECT["project"]["requires-python"])[0] + ".0"
+    environment = {"python_full_version": oldest, "python_version": oldest.rpartition(".")[0], "extra": ""}
+    lines = (ROOT / "constraints.txt").read_text().split()
+    pins = {canonicalize_name(name): number for name, number in (line.split("==") for line in lines)}
+    installed = {canonicalize_name(one.name): one for one in distributions() if one.name is not None}
+    tested = [one for name, one in installed.items() if pins.get(name) == one.version]
+    assert len(tested) > len(pins) / 2
+    for one in tested:
+        assert "Requires-Python" not in one.metadata or SpecifierSet(one.metadata["Requires-Python"]).contains(
+            oldest
+        ), one.name
+        needed = [Requirement(line) for line in one.requires or ()]
+        absent = [each.name for each in needed if each.marker is not None and each.marker.evaluate(environment)]
+        assert {canonicalize_name(name) for name in absent} <= {*pins}, one.name
