@@ -43,7 +43,7 @@ def stopping(call):
     return stop
 
 stopped = []
-where = {"log": (FileLog, "append"), "online": (lmdb, "_apply")}[sys.argv[2]]
+where = {"log": (FileLog, "append"), "online": (lmdb, "_put_all")}[sys.argv[2]]
 setattr(*where, stopping(getattr(*where)))
 with FeatureStore(sys.argv[1], clock=ManualClock(datetime(2024, 5, 1, 12, tzinfo=UTC))) as store:
     store.push("swipes", {"id": 1, "thing": 1, "at": "2024-05-01T12:00:00Z", "x": 1.0}, json=True)

@@ -15,14 +15,13 @@ import errno
 import os
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from itertools import islice, takewhile
 from operator import lt
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
@@ -43,7 +42,7 @@ from featurestore.errors import (
 )
 from featurestore.online.contract import Guard, Reading
 from featurestore.online.url import Parser, byte_count, parse_options, seconds
-from featurestore.online.value_checksums import is_sound, opened, opened_one, sealed
+from featurestore.online.value_checksums import PutBatch, is_sound, opened, opened_one, sealed
 from featurestore.plurals import plural
 
 MAP_BYTES = 256 * 1024**3
@@ -55,7 +54,6 @@ DIGEST_BYTES = 32
 STEM = MAX_KEY_BYTES - DIGEST_BYTES
 SCAN_KEYS = 1000  # keys that a scan reads in one transaction
 COUNTED_KEYS = 1_000_000  # keys that are counted before one is said to be absent, which takes up to half a second once
-READ_BACK_KEYS = 1000  # keys of a batch that is kept for whoever reads it next, where just that is stored
 FORK_WAIT_SECONDS = 5.0  # seconds that a fork waits for transactions to end
 
 _Key = tuple[int, int]
@@ -247,20 +245,6 @@ def _code(error: Exception) -> int | None:
     return code or SYSTEM.get(str(error).rpartition(": ")[2])
 
 
-class _PutBatch(NamedTuple):
-    """A batch that was just written, by key in their order: its values, and how they were stored."""
-
-    keys: list[bytes]
-    values: list[bytes | None]
-    stored: list[bytes]
-
-    def values_of(self, keys: Sequence[bytes], stored: Sequence[bytes | None]) -> list[bytes | None] | None:
-        """The values of neighbouring keys of the batch, where just that is stored under them which was written; else None."""
-        first = bisect_left(self.keys, keys[0]) if keys else 0
-        part = slice(first, first + len(keys))
-        return self.values[part] if self.keys[part] == keys and self.stored[part] == stored else None
-
-
 class LmdbStore(BoundToProcess):
     """The online store in a directory: `lmdb:///absolute/path` or `lmdb://relative/path`, `?map_size=64GiB`.
 
@@ -278,7 +262,7 @@ class LmdbStore(BoundToProcess):
             raise ConfigError("An lmdb:// URL names a directory, such as lmdb://data/online.")
         self._path = Path(unquote(place)).absolute()
         self._now = reader(clock)
-        self._written: _PutBatch | None = None
+        self._written: PutBatch | None = None
         self._environment: _Environment | None = _environment(
             self._path, options.get("map_size"), options.get("lock_timeout", LOCK_WAIT_SECONDS)
         )
@@ -290,10 +274,13 @@ class LmdbStore(BoundToProcess):
         """The clock, then the values of `keys` in one snapshot; see the contract."""
         now = self._now()
         environment = self._environment or self._refuse()
+        written, self._written = self._written, None
         environment.running.append(None)  # `entered`, written out: this is the path that must be quick
         try:
             env = environment.env or environment.resume()
             with env.begin(environment.keys) as txn:
+                if written is not None and written.is_stored(keys, lambda _, part: list(map(txn.get, part))):
+                    return Reading(now, written.values)
                 try:
                     values = list(map(txn.get, keys))
                 except lmdb.BadValsizeError:  # an empty key is among them
@@ -309,9 +296,6 @@ class LmdbStore(BoundToProcess):
             raise environment.error(error) from error
         finally:
             environment.running.pop()
-        written, self._written = self._written, None
-        if written is not None and (same := written.values_of(keys, values)) is not None:
-            return Reading(now, same)
         return Reading(now, opened(keys, values, where=environment.where))
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
@@ -327,8 +311,11 @@ class LmdbStore(BoundToProcess):
                     held = opened_one(guard.key, _read(environment, txn, guard.key), where=environment.where)
                     if held != guard.value:
                         return False
-                written = _apply(environment, txn, keys, puts)
-        self._written = written if len(keys) >= READ_BACK_KEYS else None
+                    if guard.key in puts:  # apart from the batch, which is read back without it
+                        keys.remove(guard.key)
+                        _put(environment, txn, guard.key, puts[guard.key])
+                written = _put_all(environment, txn, keys, [puts[key] for key in keys])
+        self._written = written
         return True
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
@@ -417,28 +404,28 @@ def _is_sound(place: bytes, stored: bytes, *, long: bool) -> bool:
     return is_sound(key, value) and _long_key(key) == place
 
 
-def _apply(
-    environment: _Environment, txn: _Transaction, keys: list[bytes], puts: Mapping[bytes, bytes | None]
-) -> _PutBatch | None:
-    """Put and delete a batch, whose keys are sorted; what was put, where that was all."""
-    values = [puts[key] for key in keys]
+def _put_all(environment: _Environment, txn: _Transaction, keys: list[bytes], values: list[Any]) -> PutBatch | None:
+    """Put and delete a batch, whose keys are sorted; how it was stored, where all was put."""
     if None not in values and all(0 < size <= MAX_KEY_BYTES for size in {*map(len, keys)}):
-        written = _PutBatch(keys, values, list(map(sealed, keys, values)))  # type: ignore[arg-type]
-        txn.cursor(environment.keys).putmulti(zip(keys, written.stored, strict=True))
-        return written
-    for key in keys:
-        value = puts[key]
-        if _is_plain(key):
-            if value is None:
-                txn.delete(key, db=environment.keys)
-            else:
-                txn.put(key, sealed(key, value), db=environment.keys)
-        elif value is None:
-            txn.delete(_long_key(key), db=environment.long)
-        else:
-            stored = len(key).to_bytes(4, "big") + key + sealed(key, value)
-            txn.put(_long_key(key), stored, db=environment.long)
+        cursor = txn.cursor(environment.keys)
+        return PutBatch.of(keys, values, lambda part, stored: cursor.putmulti(zip(part, stored, strict=True)))
+    for key, value in zip(keys, values, strict=True):
+        _put(environment, txn, key, value)
     return None
+
+
+def _put(environment: _Environment, txn: _Transaction, key: bytes, value: bytes | None) -> None:
+    """Put a value, or delete the key."""
+    if _is_plain(key):
+        if value is None:
+            txn.delete(key, db=environment.keys)
+        else:
+            txn.put(key, sealed(key, value), db=environment.keys)
+    elif value is None:
+        txn.delete(_long_key(key), db=environment.long)
+    else:
+        stored = len(key).to_bytes(4, "big") + key + sealed(key, value)
+        txn.put(_long_key(key), stored, db=environment.long)
 
 
 def _scan(environment: _Environment, prefix: bytes) -> Iterator[list[bytes]]:

@@ -36,7 +36,7 @@ from featurestore.online.redis_server import (
 )
 from featurestore.online.redis_url import parse_redis_url
 from featurestore.online.timed_connection import Deadline, TimedConnection, TimedTlsConnection
-from featurestore.online.value_checksums import opened
+from featurestore.online.value_checksums import PutBatch, opened
 from featurestore.plurals import plural
 
 T = TypeVar("T")
@@ -86,6 +86,7 @@ class RedisStore(BoundToProcess):
         self._pauses = EqualJitterBackoff(_LONGEST_PAUSE, _FIRST_PAUSE)
         self._clock = None if clock is None else reader(clock)
         self._closed = False
+        self._written: PutBatch | None = None
         self._server = self._first_server()
 
     def _first_server(self) -> RedisServer:
@@ -118,7 +119,11 @@ class RedisStore(BoundToProcess):
         deadline = self._begun()
         now = None if self._clock is None else self._clock()
         found, stored = self._persist(lambda: self._read(keys, deadline), deadline)
-        return Reading(found if now is None else now, opened(keys, stored, where=self._where))
+        now = found if now is None else now
+        batch, self._written = self._written, None
+        if batch is not None and batch.is_stored(keys, lambda first, part: stored[first : first + len(part)]):
+            return Reading(now, batch.values)
+        return Reading(now, opened(keys, stored, where=self._where))
 
     def _read(self, keys: Sequence[bytes], deadline: Deadline) -> tuple[int, list[bytes | None]]:
         """The clock, where none is injected, and what is stored under keys."""
@@ -137,7 +142,7 @@ class RedisStore(BoundToProcess):
         caller can tell which.
         """
         deadline = self._begun()
-        batch, replies = transaction(puts)
+        whole = transaction(puts, guard=guard)
         home = guard.key if guard is not None else next(iter(puts), None)
         repeatable = guard is not None and puts.get(guard.key, guard.value) != guard.value
         unanswered = False
@@ -145,7 +150,7 @@ class RedisStore(BoundToProcess):
         def attempt() -> bool:
             nonlocal unanswered
             try:
-                return self._write_once(batch, replies, guard, deadline, home=home)
+                return self._write_once(whole.packed, whole.replies, guard, deadline, home=home)
             except UnansweredError as error:
                 unanswered = True
                 if repeatable:
@@ -161,6 +166,7 @@ class RedisStore(BoundToProcess):
             raise self._unknown() from error
         if unanswered and not written:
             raise self._unknown()
+        self._written = whole.batch if written else None
         return written
 
     def _write_once(

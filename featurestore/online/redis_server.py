@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import hiredis
 import redis
@@ -18,7 +18,7 @@ from featurestore.online.breaker import Breaker
 from featurestore.online.contract import Guard
 from featurestore.online.pool import Pool
 from featurestore.online.timed_connection import Deadline
-from featurestore.online.value_checksums import opened_one, sealed
+from featurestore.online.value_checksums import PutBatch, opened_one, sealed
 
 T = TypeVar("T")
 
@@ -229,16 +229,29 @@ def replies_of(connection: Any, count: int) -> list[Any]:
     return [connection.read_response() for _ in range(count)]
 
 
-def transaction(puts: Mapping[bytes, bytes | None]) -> tuple[bytes, int]:
-    """A packed transaction that applies `puts`, and the number of replies it brings."""
-    commands = [MULTI]
-    kept = [(key, sealed(key, value)) for key, value in puts.items() if value is not None]
-    commands.extend(pack(("MSET", *chain.from_iterable(chunk))) for chunk in _chunks(kept))
-    if len(kept) < len(puts):
-        gone = [key for key, value in puts.items() if value is None]
-        commands.extend(pack(("DEL", *chunk)) for chunk in _chunks(gone))
+class PackedBatch(NamedTuple):
+    """A packed transaction, the number of replies that it brings, and how what it puts is stored, but for the key of its guard; None where
+    that is little."""
+
+    packed: bytes
+    replies: int
+    batch: PutBatch | None
+
+
+def transaction(puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> PackedBatch:
+    """The transaction that applies `puts`."""
+    kept = {key: value for key, value in puts.items() if value is not None and (guard is None or key != guard.key)}
+    words: list[bytes] = []
+    batch = PutBatch.of(
+        list(kept), list(kept.values()), lambda *part: words.extend(chain.from_iterable(zip(*part, strict=True)))
+    )
+    if guard is not None and (value := puts.get(guard.key)) is not None:
+        words += (guard.key, sealed(guard.key, value))
+    commands = [MULTI, *(pack(("MSET", *some)) for some in _chunks(words, of_key=2))]
+    gone = [key for key, value in puts.items() if value is None]
+    commands.extend(pack(("DEL", *some)) for some in _chunks(gone))
     commands.append(EXEC)
-    return b"".join(commands), len(commands)
+    return PackedBatch(b"".join(commands), len(commands), batch)
 
 
 def reading(keys: Sequence[bytes], *, clock: bool) -> list[bytes]:
@@ -253,8 +266,10 @@ def read_values(replies: list[Any], keys: int) -> list[Any]:
     return replies[-1] if keys > COMMAND_KEYS else replies
 
 
-def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (items[start : start + COMMAND_KEYS] for start in range(0, len(items), COMMAND_KEYS))
+def _chunks(items: Sequence[T], *, of_key: int = 1) -> Iterable[Sequence[T]]:
+    """The items of each command. of_key: how many there are of a key."""
+    size = of_key * COMMAND_KEYS
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _all_done(results: Iterable[Any]) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import featurestore
 from featurestore.clock import ManualClock, instant_of, wall_clock
 from featurestore.errors import OnlineStoreError
 from featurestore.online import Guard, OnlineStore, open_online
+from featurestore.online.value_checksums import BLOCK_KEYS, READ_BACK_KEYS
+from tests.online.conftest import opened
 from tests.servers import patient
 
 ROOT = Path(featurestore.__file__).parents[1]
@@ -78,6 +81,26 @@ def test_values_come_in_the_order_of_the_keys(store: OnlineStore) -> None:
     """A key asked twice is answered twice, absent keys are None, and an empty value is a value."""
     store.write({b"a": b"1", b"b": b"", b"c" * 900: b"3"})
     assert store.get([b"b", b"x", b"c" * 900, b"a", b"b", b"c" * 901]).values == [b"", None, b"3", b"1", b"", None]
+
+
+def test_a_batch_that_is_read_back_is_told_as_it_is_stored(url: str) -> None:
+    """Whole or in part, in any order, once or twice, with a guard or without; and what somebody wrote meanwhile is told, and not what this
+    store wrote."""
+    count = max(READ_BACK_KEYS, 2 * BLOCK_KEYS + 3)
+    batch: dict[bytes, bytes | None] = {b"%05d" % number: b"value %d" % number for number in range(count)}
+    keys = list(batch)
+    with closing(opened(url)) as store, closing(opened(url)) as other:
+        for asked in (keys, keys[7:20], keys[::-1], keys[1:], keys[:-1], [*keys[3:5], b"absent"], [b"absent"], []):
+            for guard in (None, Guard(b"0", None), Guard(b"0", None)):
+                assert store.write(batch if guard is None else {**batch, b"0": b"held"}, guard=guard)
+                for _ in range(2):
+                    assert store.get(asked).values == [batch.get(key) for key in asked]
+                assert store.get([b"0"]).values == [None if guard is None else b"held"]
+                store.write({b"0": None})
+        for place, value in ((5, b"another's"), (BLOCK_KEYS + 8, None), (count - 1, b""), (BLOCK_KEYS, b"value 1")):
+            store.write(batch)
+            other.write({keys[place]: value})
+            assert store.get(keys).values == [value if key == keys[place] else batch[key] for key in keys]
 
 
 def test_long_keys_that_share_511_bytes_are_different_keys(store: OnlineStore) -> None:

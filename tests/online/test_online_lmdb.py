@@ -16,7 +16,7 @@ import pytest
 
 from featurestore.errors import ConfigError, OnlineStoreError
 from featurestore.online import Guard, open_online
-from featurestore.online.lmdb import READ_BACK_KEYS, LmdbStore
+from featurestore.online.lmdb import LmdbStore
 
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -32,24 +32,6 @@ def test_two_paths_to_one_directory_are_one_store(tmp_path: Path) -> None:
     second.close()
     with closing(open_online(f"lmdb://{tmp_path}/online?map_size=1GiB")) as third:
         assert third.get([b"a"]).values == [b"1"]
-
-
-def test_a_batch_that_is_read_back_is_told_as_it_is_stored(tmp_path: Path) -> None:
-    """Whole or in part, in any order, once or twice; and what somebody wrote meanwhile is told, and not what this handle wrote."""
-    batch: dict[bytes, bytes | None] = {b"%d" % number: b"value %d" % number for number in range(READ_BACK_KEYS)}
-    keys = sorted(batch)
-    url = f"lmdb://{tmp_path}/online"
-    with closing(open_online(url)) as store, closing(open_online(url)) as other:
-        for asked in (keys, keys[7:20], keys[::-1], [*keys[3:5], b"absent"], [b"absent"], []):
-            store.write(batch)
-            for _ in range(2):
-                assert store.get(asked).values == [batch.get(key) for key in asked]
-        store.write(batch)
-        other.write({keys[5]: b"another's"})
-        assert store.get(keys[5:7]).values == [b"another's", batch[keys[6]]]
-        store.write(batch)
-        other.write({keys[8]: None})
-        assert store.get(keys).values == [None if key == keys[8] else batch[key] for key in keys]
 
 
 def test_paths_may_be_relative_and_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
