@@ -71,11 +71,10 @@ class _KeyedRows(NamedTuple):
         """When each happened; NONE where it does not count at an instant."""
         return np.where(counts_at(self.counts_from, None, at), self.event_us, NONE)
 
-    def where(self, chosen: Bools) -> _KeyedRows:
-        """Some of them."""
-        places = np.flatnonzero(chosen)
-        times = self.event_us[places], self.counts_from[places]
-        return _KeyedRows(tuple(key[places] for key in self.keys), *times, self.file[places], self.row[places])
+    @property
+    def columns(self) -> list[npt.NDArray[Any]]:
+        """The columns, those of the keys first."""
+        return [*self.keys, *self[1:]]
 
 
 def collected_keys_sql(
@@ -94,59 +93,81 @@ def collected_keys_sql(
 
 
 class _KeptRows:
-    """The rows that are kept; at the end in a table, which has more than the newest where there are many keys. sql: `keyed_rows_sql`."""
+    """The rows that are kept; at the end in a table, which has more than the newest where there are many keys. sql: `keyed_rows_sql`.
+
+    They lie in columns that are filled again and again: the rows of a batch are copied there while they are in the processor's cache, and
+    the memory that they came in is free for the next one. To keep a million in the memory that they come in took a fifth longer: it is in
+    the kernel, which has to give a process each page that it has not had.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str, sql: str, instants: Sequence[int]) -> None:
         self._table, self._instants = table, instants
         self._writer = connection.cursor()  # since the connection has an open result while its rows come
-        self._parts: list[_KeyedRows] = []
-        self._kept = self._loose = 0
+        self._columns: list[npt.NDArray[Any]] = []
+        self._kept = self._held = 0
+        """How many rows have met each other, at the beginning of the columns; and how many there are."""
         like = f"SELECT * EXCLUDE (known, file, row), known AS counts_from, file, row FROM ({sql}) LIMIT 0"
         connection.execute(f"CREATE OR REPLACE TABLE {table} AS {like}")
 
     def add(self, rows: _KeyedRows) -> None:
         """Take some rows, in any order."""
-        self._parts.append(rows)
-        self._loose += len(rows.row)
-        if self._loose >= max(MET_ROWS, self._kept):
+        held = self._held + len(rows.row)
+        if not self._columns or held > len(self._columns[-1]):
+            self._make_room(rows, max(held, self._kept + max(MET_ROWS, self._kept) + READ_ROWS))
+        for column, values in zip(self._columns, rows.columns, strict=True):
+            column[self._held : held] = values
+        self._held = held
+        if held - self._kept >= max(MET_ROWS, self._kept):
             self._meet()
             if self._kept > KEPT_ROWS:
                 self._put()
 
     def end(self) -> None:
         """Put what is kept into the table."""
-        if self._loose:
+        if self._held > self._kept:
             self._meet()
         self._put()
         self._writer.close()
 
+    def _make_room(self, like: _KeyedRows, rows: int) -> None:
+        before, self._columns = self._columns, [np.empty(rows, column.dtype) for column in like.columns]
+        for column, values in zip(self._columns, before, strict=False):
+            column[: self._held] = values[: self._held]
+
     def _meet(self) -> None:
-        """Keep of the rows so far those that are still the newest."""
-        codes, count = _numbered([part.keys for part in self._parts])
-        silent, chosen = np.ones(count, np.bool_), [np.zeros(len(part.row), np.bool_) for part in self._parts]
-        for at in self._instants:
-            newest, counting = np.full(count, NONE), [part.counting(at) for part in self._parts]
-            for code, happened in zip(codes, counting, strict=True):
-                np.maximum.at(newest, code, happened)
-            silent &= newest == NONE
-            newest[newest == NONE] = END  # which no row has
-            for code, happened, some in zip(codes, counting, chosen, strict=True):
-                np.logical_or(some, happened == newest[code], out=some)
-        for code, some in zip(codes, chosen, strict=True):
-            _choose_one(code, silent, some)
-        kept = [part.where(some) for part, some in zip(self._parts, chosen, strict=True)]
-        keys = tuple(np.concatenate(key) for key in zip(*(part.keys for part in kept), strict=True))
-        columns: list[Any] = [np.concatenate(column) for column in zip(*(part[1:] for part in kept), strict=True)]
-        self._parts, self._kept, self._loose = [_KeyedRows(keys, *columns)], len(columns[0]), 0
+        """Keep of the rows so far those that are still the newest; so many at a time as stay in a processor's cache."""
+        codes, count = _numbered(self._rows(slice(self._held)).keys)
+        parts = [slice(start, min(start + READ_ROWS, self._held)) for start in range(0, self._held, READ_ROWS)]
+        newest = {at: np.full(count, NONE) for at in self._instants}
+        for part in parts:
+            for at, times in newest.items():
+                np.maximum.at(times, codes[part], self._rows(part).counting(at))
+        silent = np.logical_and.reduce([times == NONE for times in newest.values()])
+        for times in newest.values():
+            times[times == NONE] = END  # which no row has
+        kept = 0
+        for part in parts:
+            rows, code = self._rows(part), codes[part]
+            chosen = np.logical_or.reduce([rows.counting(at) == times[code] for at, times in newest.items()])
+            _choose_one(code, silent, chosen)
+            places = np.flatnonzero(chosen)
+            for column, values in zip(self._columns, rows.columns, strict=True):
+                column[kept : kept + len(places)] = values[places]
+            kept += len(places)
+        self._kept = self._held = kept
+
+    def _rows(self, part: slice) -> _KeyedRows:
+        *keys, event_us, begins, file, row = (column[part] for column in self._columns)
+        return _KeyedRows(tuple(keys), event_us, begins, file, row)
 
     def _put(self) -> None:
         given = f"{self._table}_given"
-        for keys, *columns in self._parts:
-            every = [*keys, *columns]
+        if self._held:
+            every = [column[: self._held] for column in self._columns]
             self._writer.register(given, pa.table(every, names=[f"c{place}" for place in range(len(every))]))
             self._writer.execute(f"INSERT INTO {self._table} SELECT * FROM {given}")
             self._writer.unregister(given)
-        self._parts, self._kept = [], 0
+        self._columns, self._kept, self._held = [], 0, 0
 
 
 def _choose_one(codes: Ints, silent: Bools, chosen: Bools) -> None:
@@ -158,21 +179,19 @@ def _choose_one(codes: Ints, silent: Bools, chosen: Bools) -> None:
         silent[found] = False
 
 
-def _numbered(keys: Sequence[Sequence[Ints]]) -> tuple[list[Ints], int]:
-    """Of parts of rows each row's key as a number from 0 on, and a number that is above all of these."""
-    columns = [list(parts) for parts in zip(*keys, strict=True)]
-    codes, count = _distances(columns[0])
-    for parts in columns[1:]:
-        further, among = _distances(parts)
-        codes, count = _distances([code * among + more for code, more in zip(codes, further, strict=True)])
+def _numbered(keys: Sequence[Ints]) -> tuple[Ints, int]:
+    """Each row's key as a number from 0 on, and a number that is above all of these."""
+    codes, count = _distances(keys[0])
+    for column in keys[1:]:
+        further, among = _distances(column)
+        codes, count = _distances(codes * among + further)
     return codes, count
 
 
-def _distances(parts: list[Ints]) -> tuple[list[Ints], int]:
+def _distances(column: Ints) -> tuple[Ints, int]:
     """`_numbered` of one column."""
-    least, span = min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
-    span, rows = span - least + 1, sum(map(len, parts))
-    if span <= FEW_PER_ROW * rows:
-        return [part - least for part in parts], span
-    numbered = pa.chunked_array(parts).dictionary_encode()
-    return [chunk.indices.to_numpy() for chunk in numbered.chunks], len(numbered.chunk(0).dictionary)
+    least, greatest = int(column.min()), int(column.max())
+    if (span := greatest - least + 1) <= FEW_PER_ROW * len(column):
+        return column - least, span
+    numbered = pa.array(column).dictionary_encode()
+    return numbered.indices.to_numpy(), len(numbered.dictionary)
