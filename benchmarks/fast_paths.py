@@ -1,4 +1,4 @@
-"""Each fast path of the folds beside its slow twin, which says the same, as jobs (see `pairs`): one that is not worth 1.3 × goes."""
+"""Each fast path of the folds, and some of serving, beside its slow twin, which says the same, as jobs (see `pairs`): one that is not worth 1.3 × goes."""
 
 import random
 import time
@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmarks.latency import Figures
+from featurestore.online.wire import as_binary, byte_order
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.folds.exact import Measure
 from featurestore.semantics.folds.moments import Moments
@@ -78,6 +81,13 @@ def _matrix(rows: int) -> Twins:
     return lambda: matrix_of(columns, types.values(), object), plain
 
 
+def _byte_order() -> Twins:
+    numbers = as_binary(np.random.default_rng(1).permutation(20_000))
+    prefix, nothing = (pa.scalar(part, pa.large_binary()) for part in (b"project:12345678r", b""))
+    keys = pc.binary_join_element_wise(prefix, numbers, nothing)
+    return lambda: byte_order(keys), lambda: pc.sort_indices(keys)
+
+
 CASES: dict[str, Callable[[], Twins]] = {
     "values of 100 states, Count": lambda: _finished("Count"),
     "values of 100 states, Sum": lambda: _finished("Sum"),
@@ -91,6 +101,7 @@ CASES: dict[str, Callable[[], Twins]] = {
     "31 tiles merged, LastN": lambda: _merged("LastN", n=5),
     "moments finished, Var": lambda: _moments("Var"),
     "moments finished, StdDev": lambda: _moments("StdDev"),
+    "order of 20,000 keys": _byte_order,
     "matrix of 1 × 18 objects": lambda: _matrix(1),
     "matrix of 100 × 18 objects": lambda: _matrix(100),
 }

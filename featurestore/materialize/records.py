@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featurestore.lazy import pa, pc
+from featurestore.lazy import pa
 from featurestore.online import OnlineStore
 from featurestore.online.view_codec import ViewCodec
-from featurestore.online.wire import cut
+from featurestore.online.wire import byte_order, cut
 from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.judge import are_expired
@@ -113,7 +113,7 @@ class RecordQuery:
         are_present = all((status == Status.PRESENT).all() for status in statuses.values())
         if self.gathering is not None and not are_present:
             self.gathering.add(lambda: _values(answer, statuses), count)
-        order = np.argsort(index) if self.blocking else pc.sort_indices(keys).to_numpy()
+        order = np.argsort(index) if self.blocking else byte_order(keys)
         index, expired, names = index[order], expired[order], [feature.name for feature in view.features]
         for start in range(0, count, size):
             batch = cut(keys.take(pa.array(order[start : start + size])))

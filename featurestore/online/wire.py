@@ -73,6 +73,24 @@ def cut(array: pa.Array) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(ends)]
 
 
+def byte_order(array: pa.Array) -> npt.NDArray[np.int64]:
+    """The places of the values of a large binary array without nulls, in the order of their bytes; equal ones in any order.
+
+    Values that differ in their last eight bytes alone, as the keys of an entity with one number do, are ordered as numbers: a seventh of the
+    time of Arrow's own order (fast-paths, "order of 20,000 keys").
+    """
+    ends = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    size = int(ends[1] - ends[0]) if len(array) else 0
+    if size and (np.diff(ends) == size).all():
+        block = np.frombuffer(array.buffers()[2], np.uint8)[ends[0] : ends[-1]].reshape(-1, size)
+        if (block[:, :-8] == block[0, :-8]).all():
+            last = np.zeros((len(block), 8), np.uint8)
+            last[:, -size:] = block[:, -8:]
+            return np.argsort(last.view(">u8").ravel().astype(np.uint64))
+    order: npt.NDArray[np.int64] = pc.sort_indices(array).to_numpy().astype(np.int64)
+    return order
+
+
 def pack_array(of: FeatureType, values: list[Any]) -> bytes:
     """count (u32), a bit a null, then the elements as a key column has them (zeros for null)."""
     bits = sum(1 << i for i, value in enumerate(values) if value is None)
