@@ -117,7 +117,7 @@ def _materialize(root: str) -> list[Comparison]:
             "materialize 18 features, Redis",
             (into_redis, least_redis),
             (
-                Line("keys_per_s", limit=150_000, at_least=True),
+                Line("keys_per_s", limit=200_000, at_least=True),
                 Line("keys_per_s", against=1),
                 Line("server_keys_per_cpu_s"),
                 Line("server_keys_per_cpu_s", against=1),
