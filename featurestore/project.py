@@ -33,6 +33,7 @@ from featurestore.serving.log.project_log import ProjectLog
 from featurestore.serving.recorder import Recorder
 from featurestore.serving.served_versions import Serving
 from featurestore.sources.arrivals import Arrivals, beside
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import PushLogs
 from featurestore.streams.poison import Poison
@@ -78,11 +79,9 @@ class Project:
         self.offline = Offline(
             config.root,
             located=config.sources,
-            memory_limit=limits.memory_limit,
-            threads=limits.threads,
-            spill=limits.spill,
             logs=PushLogs(config.logs, config.project, wait_seconds=config.lock_timeout, shared=config.push_log),
             arrivals=self._arrivals,
+            instances=Instances(memory_limit=limits.memory_limit, threads=limits.threads, spill=limits.spill),
         )
         self.offline.forgotten = self.registry.forgotten_keys
         self.offline.copies_folder = limits.copies

@@ -17,6 +17,7 @@ from featurestore.durable.owner import OwnedFolder
 from featurestore.query.answer import Answer, ask
 from featurestore.query.windows.tile_protocol import Tiling
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.tiles import file_tile_choice as tiling
@@ -100,7 +101,7 @@ def test_tiles_change_no_answer(
     """Tiles of any width, of any files, made at once or one after the other and joined, at any instant."""
     history, specs, plain = world
     with (
-        contextlib.closing(Offline(Path(), threads=2)) as offline,
+        contextlib.closing(Offline(Path(), instances=Instances(threads=2))) as offline,
         tempfile.TemporaryDirectory() as folder,
         pytest.MonkeyPatch.context() as patch,
     ):

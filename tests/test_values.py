@@ -18,6 +18,7 @@ from featurestore import Entity, FeatureView
 from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.values import canonical
 from featurestore.semantics.view import EVENT_TIME, UNTIL, resolve
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.types import (
     Array,
@@ -90,7 +91,7 @@ OFFLINE = Offline.__new__(Offline)
 
 @pytest.fixture(autouse=True, scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> None:
-    OFFLINE.__init__(tmp_path_factory.mktemp("root"), spill=tmp_path_factory.mktemp("spill"))
+    OFFLINE.__init__(tmp_path_factory.mktemp("root"), instances=Instances(spill=tmp_path_factory.mktemp("spill")))
 
 
 def shown(of: FeatureType, values: Iterable[Any]) -> list[str]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from featurestore import DataFrameSource, Entity, FeatureStore, Max, Min
 from featurestore.declare.views import FeatureView
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
@@ -102,7 +103,7 @@ def test_files_order_and_passes_change_no_fold(
 ) -> None:
     """Shuffled rows in several files, read by any number of threads, folded a few keys at a time, are the same values."""
     history, specs, plain = world
-    offline = Offline(Path(), threads=threads)
+    offline = Offline(Path(), instances=Instances(threads=threads))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("featurestore.query.windows.batching." + bound, width)
         paths = write_parquet(to_arrow(history.rows, history.types), Path(folder), files=files, seed=seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.rows import words_sql
 from featurestore.semantics.service import ResolvedService
 from featurestore.semantics.source_columns import ARRIVED, cell, has_key, identity_terms, key_list
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.sources.schemas import taken_columns
 from featurestore.training.kernel import (
@@ -78,16 +80,22 @@ def check_versions(wanted: Mapping[str, str]) -> None:
             raise RuntimeError(f"A node {has}, and the driver has {there}: install the same on every node")
 
 
+@lru_cache(maxsize=4)
+def _instances(limits: TaskLimits) -> Instances:
+    """Those of this process. To open one and to close it takes 24 ms of its processor, of which a cluster's worker has some for each task."""
+    spill = None if limits.spill is None else Path(limits.spill)
+    return Instances(memory_limit=limits.memory_limit, threads=limits.threads, spill=spill)
+
+
 @contextmanager
 def engine_of(limits: TaskLimits, forgotten: ForgottenKeys | None) -> Iterator[Offline]:
-    """The offline store of a task, which knows no place of any source."""
-    spill = None if limits.spill is None else Path(limits.spill)
-    offline = Offline(Path(), memory_limit=limits.memory_limit, threads=limits.threads, spill=spill)
+    """The offline store of a task, which knows no place of any source, and takes the instances that the process's tasks take in turn."""
+    offline = Offline(Path(), instances=_instances(limits))
     offline.forgotten = lambda: forgotten
     try:
         yield offline
     finally:
-        offline.close()
+        offline.logs.close()
 
 
 @dataclass(frozen=True)

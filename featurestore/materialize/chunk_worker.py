@@ -29,6 +29,7 @@ from featurestore.online import OnlineStore, open_online
 from featurestore.online.view_codec import ViewCodec
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.view import ResolvedView
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
@@ -65,7 +66,8 @@ class ChunkWork:
     def session(self) -> Iterator[Session]:
         """A session that reads the files of the run."""
         threads, memory_limit, spill, copies = self.limits
-        offline, source = Offline(Path(), memory_limit=memory_limit, threads=threads, spill=spill), self.view.source
+        instances = Instances(memory_limit=memory_limit, threads=threads, spill=spill)
+        offline, source = Offline(Path(), instances=instances), self.view.source
         offline.forgotten, offline.told, offline.copies_folder = (
             lambda: self.forgotten,
             {source.name: self.told},

@@ -22,6 +22,7 @@ from featurestore.semantics.expressions import columns_named
 from featurestore.semantics.service import ResolvedService, ServiceView
 from featurestore.semantics.sql import quote
 from featurestore.semantics.values import scalars
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.testing.columns import column_of, inferred, time_type
 from featurestore.testing.replay import PushedRows, Replay
@@ -45,7 +46,7 @@ class FeatureTest:
     def __init__(self, features: Any, *, root: str | Path | None = None) -> None:
         self._declared = Catalog().service_of(features)
         self._catalog = Catalog.of([self._declared])
-        self._offline = Offline(Path.cwd() if root is None else Path(root), threads=1)
+        self._offline = Offline(Path.cwd() if root is None else Path(root), instances=Instances(threads=1))
         self._tables: dict[str, pa.Table] = {}
         self._pushes: dict[str, list[PushedRows]] = {}
         self._known: ResolvedService | None = None

@@ -18,6 +18,7 @@ STORE = """
 import sys
 import pandas as pd
 from featurestore import DataFrameSource, Entity, FeatureStore, FeatureView, FeatureService
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.testing import FeatureTest
 from featurestore.types import Int64
@@ -28,7 +29,7 @@ view = FeatureView("view", entity=Entity("thing", key={"thing": Int64}), source=
 store = FeatureStore.local()
 store.apply([FeatureService("model", features=[view])])
 store.materialize(progress=False)
-spilling = Offline(Path(sys.argv[1]), spill=Path(sys.argv[1]) / "spill")
+spilling = Offline(Path(sys.argv[1]), instances=Instances(spill=Path(sys.argv[1]) / "spill"))
 with spilling.session() as session:
     (folder,) = session.connection.execute("SELECT current_setting('temp_directory')").fetchall()[0]
     (Path(folder) / "duckdb_temp_storage-0.tmp").write_bytes(b"spilled")

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
@@ -65,7 +66,7 @@ def folds_of(of: str, *, hops: bool) -> list[FoldSpec]:
 
 @pytest.fixture(scope="module")
 def offline() -> Offline:
-    return Offline(Path(), threads=2)
+    return Offline(Path(), instances=Instances(threads=2))
 
 
 @pytest.mark.parametrize(("of", "source", "view"), CASES)

@@ -17,6 +17,7 @@ from featurestore.declare.sources import ParquetSource
 from featurestore.declare.views import FeatureView
 from featurestore.registry.plan import make_plan
 from featurestore.registry.store import Registry
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.types import Float64, Int64, String
 
@@ -51,7 +52,7 @@ class Repository:
     def __init__(self, root: Path, *, new: bool = True) -> None:
         self.root = root
         self.registry = Registry(root / ".featurestore/registry.db")
-        self.offline = Offline(root, spill=root / "spill")
+        self.offline = Offline(root, instances=Instances(spill=root / "spill"))
         if not new:
             return
         self.write("landings.parquet", landings())

@@ -209,14 +209,14 @@ def test_children_of_an_opened_store_serve_train_and_log(tmp_path: Path) -> None
     """As under gunicorn --preload: opened and warm in the parent, used in the children, each at once."""
     store = opened(repository(tmp_path))
     assert store.get_online_features(asked(3), "model").to_dict()["view__x"] == [3 / 7]
-    spill = store.offline._spill_folder().path
+    spill = store.offline._instances.spill_folder().path
 
     def work() -> None:
         for _ in range(5):
             assert store.get_online_features(asked(3, 4), "model").to_dict()["scaled"] == [6 / 7, 8 / 7]
         frame = store.get_historical_features(spine(NOON, thing=[3]), "view").to_arrow()
         assert frame["view__x"].to_pylist() == [3 / 7]
-        assert store.offline._spill_folder().path != spill
+        assert store.offline._instances.spill_folder().path != spill
         store.status()
         store.close()
 

@@ -12,6 +12,7 @@ import pytest
 from featurestore import FeatureService
 from featurestore.semantics.service import resolve_service
 from featurestore.semantics.view import resolve
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
@@ -53,7 +54,7 @@ def train(rows: pa.Table, asked: pa.Table, folder: Path, *, threads: int, files:
         view_of(paths, ["x", "y"], name="corrected", refresh="6h", settle="1h", known_at="learned", identity=["id"]),
         view_of(paths, ["x", "y"], name="ranked", ttl="5h", known_at="learned", tiebreak=["rank"]),
     ]
-    offline = Offline(Path(), threads=threads)
+    offline = Offline(Path(), instances=Instances(threads=threads))
     try:
         resolved = {view.name: resolve(view, offline.raw_types(view.source)) for view in views}
         service = resolve_service(FeatureService("service", features=views), resolved)

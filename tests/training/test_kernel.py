@@ -21,6 +21,7 @@ from featurestore import ARRIVAL, FeatureService, FeatureStore, ManualClock, Mea
 from featurestore.errors import SourceError
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.service import ResolvedService
+from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.training.historical import get_historical_features, listing_of
 from featurestore.training.kernel import Counts, Options, answer_rows
@@ -64,7 +65,7 @@ def answered(
 ) -> tuple[pa.Table, dict[str, Any]]:  # fmt: skip
     """From tables, by an engine that knows nothing of the project: its folder is empty, and its clock is not asked."""
     with tempfile.TemporaryDirectory() as folder:
-        beside = Offline(Path(folder), threads=1, memory_limit="500MB")
+        beside = Offline(Path(folder), instances=Instances(threads=1, memory_limit="500MB"))
         beside.forgotten = lambda: forgotten
         found, counts = answer_rows(
             service, rows, spine, offline=beside, now=now, options=options, counted=parts(service)
