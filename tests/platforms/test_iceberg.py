@@ -8,11 +8,12 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal as Number
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.io.pyarrow import _dataframe_to_data_files, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
@@ -64,6 +67,7 @@ from featurestore import (
 )
 from featurestore.errors import DeclarationError, FilesChangedError, SourceError
 from featurestore.types import Int64, String
+from tests.draws import draws
 from tests.platforms.conftest import Told
 from tests.platforms.s3_server import s3_server
 from tests.sources.same_rows import ROWS, WORDS, answers, parquet, table
@@ -74,6 +78,8 @@ SCHEMA = Schema(
     NestedField(1, "user", StringType()), NestedField(2, "at", TimestamptzType()), NestedField(3, "amount", IntegerType()),
     NestedField(4, "city", StringType()),
 )  # fmt: skip
+
+CONFIGURED = 'project = "shop"\ndefinitions = []\n[catalogs.lake]\ntype = "sql"\nuri = "sqlite:///catalog.db"\n'
 
 
 @pytest.fixture
@@ -96,9 +102,7 @@ def opened(folder: Path) -> Catalog:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: ManualClock, catalog: Catalog) -> Iterator[FeatureStore]:
-    (tmp_path / "featurestore.toml").write_text(
-        'project = "shop"\ndefinitions = []\n[catalogs.lake]\ntype = "sql"\nuri = "sqlite:///catalog.db"\n'
-    )
+    (tmp_path / "featurestore.toml").write_text(CONFIGURED)
     with FeatureStore(tmp_path, clock=clock) as store:
         yield store
 
@@ -664,6 +668,167 @@ def test_of_what_lies_before_the_oldest_snapshot_no_arrival_is_made_up(
         SourceError, match=r"snapshot \d+ \(append\) is the oldest of its table that is known any more, and"
     ):
         known(store, arriving, at)
+
+
+class History:
+    """A table, and beside it its rows with the instant from which each is known: what a naive replay of its changes says. Each row has an
+    amount that no other has."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.of = catalog.create_table("sales.orders", schema=SCHEMA, properties={"format-version": "2"})
+        self.rows: dict[int, tuple[str, datetime]] = {}
+        """By amount whose row it is, and since when it is known."""
+        self.is_told = True
+        """Whether the table says all that there is to know of it."""
+        self.past: dict[int, tuple[dict[int, tuple[str, datetime]], bool]] = {}
+        """By snapshot what its rows were then, and whether it said all."""
+        self.at, self._next, self._appended = set[datetime](), 1, set[str]()
+        self.append(["ann", "ben", "ann"])
+
+    def do(self, kind: str, of: Any) -> None:
+        """One of its changes."""
+        getattr(self, kind)(*([] if of is None else [of]))
+
+    def _changed(self) -> datetime:
+        """When the newest snapshot was made; no other one is of that millisecond."""
+        self.of.refresh()
+        snapshot = self.of.current_snapshot()
+        assert snapshot is not None
+        at = datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)
+        self.at |= {at - timedelta(milliseconds=1), at}
+        while datetime.now(UTC) <= at + timedelta(milliseconds=2):
+            time.sleep(0.001)
+        return at
+
+    def _kept(self) -> None:
+        self.past[self.of.metadata.current_snapshot_id or 0] = (dict(self.rows), self.is_told)
+
+    def append(self, users: list[str]) -> None:
+        amounts = range(self._next, self._next + len(users))
+        self._next += len(users)
+        before = {file.file_path for file in data_files(self.of)}
+        self.of.append(rows(*((user, amount, "z") for user, amount in zip(users, amounts, strict=True))))
+        at = self._changed()
+        self.rows |= {amount: (user, at) for user, amount in zip(users, amounts, strict=True)}
+        self._appended |= {file.file_path for file in data_files(self.of)} - before
+        self._kept()
+
+    def delete(self, place: int) -> None:
+        """By the library: a whole file, or the rest of one is written anew, of which the table does not say when its rows came."""
+        if len(self.rows) > 1:
+            amount = sorted(self.rows)[place % len(self.rows)]
+            before = {file.file_path for file in data_files(self.of)}
+            self.of.delete(f"amount = {amount}")
+            self._changed()
+            self.is_told = self.is_told and {file.file_path for file in data_files(self.of)} <= before
+            del self.rows[amount]
+            self._kept()
+
+    def delete_by_position(self, place: int) -> None:
+        """Of a file that was appended, or of one of rows that came at several times, of which it is not said then."""
+        files = sorted(data_files(self.of), key=lambda file: file.file_path)
+        if len(self.rows) > 1 and files:
+            file = files[place % len(files)]
+            position = place % file.record_count
+            amount = pq.read_table(file.file_path.removeprefix("file://"))["amount"][position].as_py()
+            commit_deletes(self.of, file, [position])
+            self._changed()
+            self.is_told = self.is_told and file.file_path in self._appended
+            self.rows.pop(amount, None)
+            self._kept()
+
+    def compact(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            compact(self.of, patch)
+        self._changed()
+        self._kept()
+
+    def write_anew(self) -> None:
+        """The same rows, which a snapshot says to have changed."""
+        write_anew(self.of, self.of.scan().to_arrow()[::-1])
+        self._changed()
+        self._kept()
+
+    def update(self, place: int) -> None:
+        """A row gets another amount, in a file that is written anew with all others."""
+        given = self.of.scan().to_arrow().to_pylist()
+        before = given[place % len(given)]["amount"]
+        given[place % len(given)]["amount"] = self._next
+        write_anew(self.of, pa.Table.from_pylist(given, rows(schema=SCHEMA).schema))
+        user, _ = self.rows.pop(before)
+        self.rows[self._next] = (user, self._changed())
+        self._next, self.is_told = self._next + 1, False
+        self._kept()
+
+    def roll_back(self, place: int) -> None:
+        """To an earlier one: its rows are those that they were, and came when they came."""
+        line, one = list[int](), self.of.current_snapshot()
+        while one is not None:
+            line.append(one.snapshot_id)
+            one = None if one.parent_snapshot_id is None else self.of.snapshot_by_id(one.parent_snapshot_id)
+        if earlier := [number for number in line[1:] if number in self.past]:
+            chosen = earlier[place % len(earlier)]
+            self.of.manage_snapshots().rollback_to_snapshot(chosen).commit()
+            self.of.refresh()
+            self.rows, self.is_told = dict(self.past[chosen][0]), self.past[chosen][1]
+
+    def expire(self, place: int) -> None:
+        """A snapshot, after which it may be that not all is said."""
+        others = [number for number in snapshots(self.of) if number != self.of.metadata.current_snapshot_id]
+        if others:
+            chosen = others[place % len(others)]
+            self.of.maintenance.expire_snapshots().by_id(chosen).commit()
+            self.of.refresh()
+            del self.past[chosen]
+            self.past, self.is_told = {number: (then, False) for number, (then, _) in self.past.items()}, False
+
+    def expected(self, at: list[datetime]) -> list[tuple[int | None, int | None]]:
+        found: list[tuple[int | None, int | None]] = []
+        for instant in at:
+            for user in ("ann", "ben"):
+                amounts = [amount for amount, (whose, since) in self.rows.items() if whose == user and since <= instant]
+                found.append((len(amounts), sum(amounts)) if amounts else (None, None))
+        return found
+
+
+def arriving() -> FeatureView:
+    folds = {"n": Count(window="lifetime"), "sum": Sum("amount", window="lifetime")}
+    return FeatureView("rows", entity=USER, source=source(known_at=ARRIVAL), refresh="continuous", features=folds)
+
+
+def told_of(store: FeatureStore, at: list[datetime]) -> list[tuple[int | None, int | None]]:
+    """How many rows of Ann, and of Ben, training knows at each instant, and their sum."""
+    instants = pa.array([instant for instant in at for _ in range(2)], pa.timestamp("us", "UTC"))
+    spine = pa.table({"user": ["ann", "ben"] * len(at), "event_timestamp": instants})
+    found = store.get_historical_features(spine, [arriving()]).to_arrow()
+    return list(zip(found["rows__n"].to_pylist(), found["rows__sum"].to_pylist(), strict=True))
+
+
+CHANGES = st.one_of(
+    st.tuples(st.just("append"), st.lists(st.sampled_from(["ann", "ben"]), min_size=1, max_size=3)),
+    *(st.tuples(st.just(kind), st.none()) for kind in ("compact", "write_anew")),
+    *(st.tuples(st.just(kind), st.integers(0, 9)) for kind in ("delete", "delete_by_position", "update", "roll_back", "expire")),
+)  # fmt: skip
+
+
+@settings(max_examples=draws(20), deadline=None)
+@given(changes=st.lists(CHANGES, min_size=2, max_size=7), looks=st.sets(st.integers(0, 6)))
+def test_any_changes(changes: list[tuple[str, Any]], looks: set[int]) -> None:
+    """A store that looks now and then. What the table says is answered, and what it does not say is answered the same or refused."""
+    with tempfile.TemporaryDirectory() as name, closing(opened(Path(name))) as catalog:
+        catalog.create_namespace("sales")
+        Path(name, "featurestore.toml").write_text(CONFIGURED)
+        history = History(catalog)
+        with FeatureStore(name, clock=ManualClock(datetime(2200, 1, 1, tzinfo=UTC))) as store:
+            store.apply(
+                [arriving()]
+            )  # before which all would count from the newest snapshot, where it is not said since when
+            for number, (kind, of) in enumerate(changes):
+                history.do(kind, of)
+                if number in looks or number == len(changes) - 1:
+                    at = sorted(history.at)
+                    with nullcontext() if history.is_told else suppress(SourceError):
+                        assert told_of(store, at) == history.expected(at)
 
 
 KILLED = """
