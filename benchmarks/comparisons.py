@@ -7,6 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from benchmarks.engines import rows_of_engines
 from benchmarks.estimating import SHAPES
 from benchmarks.explaining import CASES
 from benchmarks.fast_paths import CASES as FAST_PATHS
@@ -69,6 +70,8 @@ class Comparison:
     jobs: tuple[Job, ...]
     lines: tuple[Line, ...]
     setup: Callable[[str], AbstractContextManager[Told]] = nothing
+    warmups: int = 1
+    """Rounds that do not count; none of jobs that warm up themselves."""
 
 
 def product_exists() -> bool:
@@ -450,7 +453,39 @@ def _cluster(_: str) -> list[Comparison]:
     return [
         Comparison(f"keys of {number} Redis", (job,), lines, partial(empty_cluster, primaries=number))
         for number in (1, 3, 6)
+    ] + _fail_over()
+
+
+def _fail_over() -> list[Comparison]:
+    figures = [
+        f"{kind}_{figure}"
+        for kind in ("lost", "others", "pushes")
+        for figure in ("calls", "errors", "unanswered_s", "longest_ms")
     ]
+    lines = tuple(Line(figure) for figure in [*figures, "wrong", "records_lost", "audited", "skewed", "load"])
+    found = []
+    for primaries in (3, 6):
+        for whole in (True, False):
+            job = Job(
+                "lookups and pushes", "benchmarks.failing_over:fail_over", {"primaries": primaries, "whole": whole}
+            )
+            coverage = f"cluster-require-full-coverage {'yes' if whole else 'no'}"
+            found.append(Comparison(f"one of {primaries} primaries is lost, {coverage}", (job,), lines, warmups=0))
+    return found
+
+
+def _engines(_: str) -> list[Comparison]:
+    """Each job does all once before what counts. The first makes what the others' results are compared with."""
+    jobs = tuple(
+        Job(name, "benchmarks.engines:run", {"engine": engine, "workers": workers})
+        for name, engine, workers in (
+            ("this process", "here", 1), ("Spark, 1 executor", "spark", 1), ("Spark, 2 executors", "spark", 2), ("Ray, 1 worker", "ray", 1),
+            ("Ray, 2 workers", "ray", 2),
+        )
+    )  # fmt: skip
+    figures = ("frame_cpu_s", "frame_s", "frame_mb", "run_cpu_s", "run_s", "run_mb")
+    lines = tuple(Line(figure, against=other) for other in range(1, len(jobs)) for figure in figures)
+    return [Comparison("frame and run of materialize on engines", jobs, lines, rows_of_engines, warmups=0)]
 
 
 def _capacity(_: str) -> list[Comparison]:
@@ -496,4 +531,5 @@ GROUPS: dict[str, Callable[[str], list[Comparison]]] = {
     "backfill": _backfill,
     "cluster": _cluster,
     "capacity": _capacity,
+    "engines": _engines,
 }

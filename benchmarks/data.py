@@ -105,9 +105,14 @@ class Dataset:
         return self.root / f"{of}_{size}.parquet"
 
 
+def located(*, small: bool = False) -> Dataset:
+    """Where the data set is, or would be."""
+    return Dataset(DATA / f"v{VERSION}-{'small' if small else 'full'}", 10 if small else 1)
+
+
 def dataset(*, small: bool = False) -> Dataset:
     """The data set, generated first where it is not there yet."""
-    found = Dataset(DATA / f"v{VERSION}-{'small' if small else 'full'}", 10 if small else 1)
+    found = located(small=small)
     generate(found)
     return found
 

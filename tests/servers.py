@@ -185,7 +185,7 @@ class RedisServer:
 
 
 class RedisCluster:
-    """Three primaries, and a replica of each where there are to be some; the slots are theirs in equal parts."""
+    """Three primaries, or so many, and a replica of each where there are to be some; the slots are theirs in equal parts. more: settings of all."""
 
     SLOTS = 16_384
 
@@ -196,12 +196,19 @@ class RedisCluster:
         password: str | None = None,
         certificate: Path | None = None,
         fronts: bool = False,
+        count: int = 3,
+        **more: str,
     ) -> None:
         self.password, self._certificate = password, certificate
-        settings = {"cluster_enabled": "yes", "cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}
+        settings = {
+            "cluster_enabled": "yes",
+            "cluster_node_timeout": "2000",
+            "cluster_replica_validity_factor": "0",
+            **more,
+        }
         settings |= {} if password is None else {"masterauth": password}
-        self.primaries = [RedisServer(password=password, **settings) for _ in range(3)]
-        self.replicas = [RedisServer(password=password, **settings) for _ in range(3 if replicas else 0)]
+        self.primaries = [RedisServer(password=password, **settings) for _ in range(count)]
+        self.replicas = [RedisServer(password=password, **settings) for _ in range(count if replicas else 0)]
         self.fronts: list[Front] = []
         if certificate is not None or fronts:  # whose ports are those that the servers tell clients of
             self.fronts = [Front(one.port, certificate=certificate, takes_plain=True) for one in self.primaries]
@@ -219,7 +226,8 @@ class RedisCluster:
 
     def primary_of(self, key: bytes) -> RedisServer:
         """The server that has a key, as the cluster was made."""
-        return self.primaries[min(key_slot(key) // (self.SLOTS // 3), 2)]
+        count = len(self.primaries)
+        return self.primaries[min(key_slot(key) // (self.SLOTS // count), count - 1)]
 
     def __enter__(self) -> Self:
         servers = [*self.primaries, *self.replicas]
@@ -229,9 +237,9 @@ class RedisCluster:
             self._stack.enter_context(server)
             with server.client() as client:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        share = self.SLOTS // 3
+        share = self.SLOTS // len(self.primaries)
         for number, server in enumerate(self.primaries):
-            end = self.SLOTS if number == 2 else (number + 1) * share
+            end = self.SLOTS if number == len(self.primaries) - 1 else (number + 1) * share
             with server.client() as client:
                 client.execute_command("CLUSTER", "ADDSLOTS", *range(number * share, end))
         for server in servers:

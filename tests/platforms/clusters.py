@@ -34,8 +34,8 @@ TOKEN = secrets.token_hex(32)
 
 
 @contextmanager
-def spark_session(place: Path, **more: str) -> Iterator[Any]:
-    """A session with two executors, each a process with Python workers of its own. place: where its tables lie. more: settings."""
+def spark_session(place: Path, *, executors: int = 2, **more: str) -> Iterator[Any]:
+    """A session with two executors, or so many, each a process with Python workers of its own. place: where its tables lie. more: settings."""
     assert shutil.which("java"), "Spark needs Java: apt install openjdk-17-jre-headless"
     from pyspark.sql import SparkSession
 
@@ -47,7 +47,7 @@ def spark_session(place: Path, **more: str) -> Iterator[Any]:
         "spark.sql.session.timeZone": "Asia/Seoul", "spark.network.timeout": "600s",
         **more,
     }  # fmt: skip
-    builder = SparkSession.builder.master("local-cluster[2,1,1024]")
+    builder = SparkSession.builder.master(f"local-cluster[{executors},1,1024]")
     for name, value in settings.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
@@ -59,8 +59,8 @@ def spark_session(place: Path, **more: str) -> Iterator[Any]:
 
 
 @contextmanager
-def ray_cluster() -> Iterator[Any]:
-    """A cluster of two workers at a time."""
+def ray_cluster(*, cpus: int = 2, object_store_bytes: int = 200_000_000) -> Iterator[Any]:
+    """A cluster of two workers at a time, or so many."""
     settings = {
         "PYTHONPATH": str(ROOT), "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "600", "RAY_NUM_REDIS_GET_RETRIES": "600",
@@ -74,7 +74,7 @@ def ray_cluster() -> Iterator[Any]:
         import ray
 
         ray.init(
-            address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000,
+            address="local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, object_store_memory=object_store_bytes,
             _node_ip_address="127.0.0.1", _temp_dir=folder,
         )  # fmt: skip
         try:
