@@ -1,25 +1,36 @@
-"""Each fast path of the folds, and some of serving, beside its slow twin, which says the same, as jobs (see `pairs`): one that is not worth 1.3 × goes."""
+"""Each fast path of the folds, and of a lookup over HTTP, beside its slow twin, which says the same, as jobs (see `pairs`): one that is not worth 1.3 × goes."""
 
+import asyncio
+import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
 
 from benchmarks.latency import Figures
+from featurestore import DataFrameSource, Entity, FeatureService, FeatureStore, FeatureView
 from featurestore.online.wire import as_binary, byte_order
 from featurestore.semantics.folds import FOLDS, Algebra
 from featurestore.semantics.folds.exact import Measure
 from featurestore.semantics.folds.moments import Moments
 from featurestore.semantics.folds.row_picks import unpack_rows
 from featurestore.semantics.values import matrix_of, to_numpy
+from featurestore.server import create_app
+from featurestore.server.connection import Connection
+from featurestore.server.edge import PLAIN
+from featurestore.server.received import HEAD
 from featurestore.tiles.layout import even_states
-from featurestore.types import Float64
+from featurestore.types import Float64, Int64
 
 ROUNDS = 2_000
 
@@ -88,6 +99,61 @@ def _byte_order() -> Twins:
     return lambda: byte_order(keys), lambda: pc.sort_indices(keys)
 
 
+class _Answered(asyncio.Transport):
+    """A client that takes what is written. answered: whether anything was."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8000)})
+        self.answered = asyncio.Event()
+
+    def write(self, _: bytes | bytearray | memoryview) -> None:
+        self.answered.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def _lookup(rows: int) -> Twins:
+    """20 requests of a connection, one after the other, by plain functions or by a task each; LMDB, without sockets."""
+    store, names = FeatureStore.local(), [f"f{n}" for n in range(18)]
+    frame = pa.table(
+        {"key": range(rows), "at": [datetime(2026, 1, 1, tzinfo=UTC)] * rows, **dict.fromkeys(names, [0.25] * rows)}
+    )
+    view = FeatureView(
+        "served", entity=Entity("key", key={"key": Int64}), source=DataFrameSource("rows", frame, event_time="at"),
+        features=names, refresh="1h",
+    )  # fmt: skip
+    store.apply([view, FeatureService("service", features=[view])])
+    store.materialize(progress=False)
+    body = json.dumps({"service": "service", "rows": [{"key": key} for key in range(rows)]}).encode()
+    head = f"POST /v1/online-features HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    loop, app = uvloop.new_event_loop(), create_app(store, authentication=False)
+    state = loop.run_until_complete(app.router.lifespan_context(app).__aenter__())
+    config = uvicorn.Config(app, log_level="critical", proxy_headers=False)
+    config.load()
+
+    def answering(*, plain: bool) -> Callable[[], object]:
+        connection, client = Connection(config, ServerState(), dict(state), loop), _Answered()
+
+        async def ask(count: int) -> None:
+            for _ in range(count):
+                client.answered.clear()
+                connection.data_received(head.encode() + body)
+                await client.answered.wait()
+
+        connection.connection_made(client)
+        loop.run_until_complete(ask(3))
+        assert connection._known is not None
+        if not plain:
+            connection._known.scope[HEAD][PLAIN] = None
+        return lambda: loop.run_until_complete(ask(20))
+
+    return answering(plain=True), answering(plain=False)
+
+
 CASES: dict[str, Callable[[], Twins]] = {
     "values of 100 states, Count": lambda: _finished("Count"),
     "values of 100 states, Sum": lambda: _finished("Sum"),
@@ -102,13 +168,14 @@ CASES: dict[str, Callable[[], Twins]] = {
     "moments finished, Var": lambda: _moments("Var"),
     "moments finished, StdDev": lambda: _moments("StdDev"),
     "order of 20,000 keys": _byte_order,
+    "20 lookups of 1 × 18 over HTTP": lambda: _lookup(1),
     "matrix of 1 × 18 objects": lambda: _matrix(1),
     "matrix of 100 × 18 objects": lambda: _matrix(100),
 }
 
 
 def call(case: str, fast: bool) -> Callable[[], Figures]:
-    """µs of one call of a case, the least of many: these are calls of a few µs."""
+    """µs of one call of a case, the least of many: most are calls of a few µs."""
     made = CASES[case]()[0 if fast else 1]
 
     def measured() -> Figures:

@@ -92,7 +92,7 @@ from featurestore.semantics.view import ResolvedView
 from featurestore.serving.feature_list import FeatureList, is_features
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
-from featurestore.serving.lookup import Lookup
+from featurestore.serving.lookup import BegunLookup, Lookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.served_versions import Patience, ServiceBehind
 from featurestore.sources.log import Compaction
@@ -824,6 +824,18 @@ class FeatureStore(BoundToProcess):
         return await self._project.serving.aget(
             *asked, rows, json=json, request_id=request_id, patience=_patience(within_seconds, when_unavailable)
         )
+
+    def _begin_lookup(
+        self, rows: Any, features: Any, *, fingerprint: str | None = None, within_seconds: float = inf
+    ) -> BegunLookup | None:
+        """`aget_online_features` of rows in their JSON forms, for a server that answers without a coroutine; None where the service must
+        be loaded first. What it answers is to be given to `_recorded_lookup`."""
+        name, version = self._asked(features, fingerprint)
+        return self._project.serving.begin(name, version, rows, json=True, within_seconds=within_seconds)
+
+    def _recorded_lookup(self, begun: BegunLookup, result: OnlineResult) -> OnlineResult:
+        """The result of a lookup that was begun, with the id under which it is logged, where it is."""
+        return self._project.serving.recorded(begun.lookup, result, None)
 
     @checked
     def audit(

@@ -134,7 +134,12 @@ def key_id(text: str) -> str | None:
 
 def is_secret_of(text: str, key: ApiKey) -> bool:
     """Whether a text is the key; takes as long whatever of it is right."""
-    return hmac.compare_digest(_hash(text), key.hash)
+    return is_digest_of(digest_of(text), key)
+
+
+def is_digest_of(digest: bytes, key: ApiKey) -> bool:
+    """Whether a text is the key, by its digest; takes as long whatever of it is right."""
+    return hmac.compare_digest(digest, key.hash)
 
 
 def _made(
@@ -142,8 +147,9 @@ def _made(
 ) -> NewKey:
     number = secrets.token_hex(6)
     secret = f"{PREFIX}{number}_{secrets.token_urlsafe(SECRET_BYTES)}"
-    return NewKey(ApiKey(number, name, _hash(secret), scopes, only_on, now, expires_at), secret)
+    return NewKey(ApiKey(number, name, digest_of(secret), scopes, only_on, now, expires_at), secret)
 
 
-def _hash(text: str) -> bytes:
+def digest_of(text: str) -> bytes:
+    """What the registry has of a key."""
     return hashlib.sha256(text.encode()).digest()

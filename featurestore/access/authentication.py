@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from featurestore.access.api_keys import PREFIX, is_secret_of, key_id
+from featurestore.access.api_keys import PREFIX, digest_of, is_digest_of, key_id
 from featurestore.access.principal import EVERYBODY, Principal
 from featurestore.access.reread import LOGGER, Ages, Reread, Steps, awaited, waited
 from featurestore.clock import wall_clock
@@ -44,6 +44,21 @@ class _HeldKey(NamedTuple):
     principal: Principal
 
 
+class Credential(NamedTuple):
+    """What a request brings to say who asks. key: the id of what looks like a key, None: it is to be a token; digest: of the key."""
+
+    text: str
+    key: str | None
+    digest: bytes
+
+    @classmethod
+    def of(cls, headers: Headers) -> Credential:
+        """The one that stands in headers; UnauthenticatedError where there is none, or more than one."""
+        text = _credential(headers)
+        key = key_id(text)
+        return cls(text, key, b"" if key is None else digest_of(text))
+
+
 class Authentication:
     """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and whoever asks is
     `everybody`, who may everything. now: reads a clock in µs; clock: in seconds.
@@ -74,16 +89,23 @@ class Authentication:
     def at_once(self, headers: Headers) -> Principal | None:
         """Whoever asks, without waiting for anything; None where something must be read first, which `authenticate` does.
         Errors are those of `authenticate`."""
-        if not self.is_on:
+        return self.holder_at_once(self.credential(headers))
+
+    def credential(self, headers: Headers) -> Credential | None:
+        """What stands in headers, as `holder_at_once` takes it; None where nothing needs to. UnauthenticatedError."""
+        return Credential.of(headers) if self.is_on else None
+
+    def holder_at_once(self, brought: Credential | None) -> Principal | None:
+        """`at_once` of what was read of headers before."""
+        if brought is None:
             return self._everybody
-        text = _credential(headers)
-        number = key_id(text)
+        text, number, digest = brought
         if number is None:
             return self._of_tokens(text).at_once(text)
         keys = self._keys.at_hand()
         if keys is None or (number not in keys and not self._keys.is_since(self._clock())):
             return None
-        return self._of_key(text, keys.get(number))
+        return self._of_key(digest, keys.get(number))
 
     def authenticate(self, headers: Headers) -> Principal:
         """Whoever asks. It may wait for the registry, or for an issuer of tokens.
@@ -108,17 +130,16 @@ class Authentication:
         if not self.is_on:
             return self._everybody
         came = self._clock()
-        text = _credential(headers)
-        number = key_id(text)
+        text, number, digest = Credential.of(headers)
         if number is None:
             return (yield from self._of_tokens(text).principal(text))
         keys = yield from self._keys.value()
         if number not in keys:  # one that was just made is in a reading that began after the request came
             keys = yield from self._keys.value_since(came)
-        return self._of_key(text, keys.get(number))
+        return self._of_key(digest, keys.get(number))
 
-    def _of_key(self, text: str, held: _HeldKey | None) -> Principal:
-        if held is None or not is_secret_of(text, held.key):
+    def _of_key(self, digest: bytes, held: _HeldKey | None) -> Principal:
+        if held is None or not is_digest_of(digest, held.key):
             raise _refused("The key is not known")
         return self._live(held)
 

@@ -53,6 +53,13 @@ class CoalescingReader:
 
         Raises what the store's `get` raises, and TimeoutError where it takes longer than it may. Call it from one event loop only.
         """
+        reading = self.ask(keys, first=first, within_seconds=within_seconds)
+        return reading if isinstance(reading, Reading) else await reading
+
+    def ask(
+        self, keys: Sequence[bytes], *, first: Sequence[bytes] = (), within_seconds: float = inf
+    ) -> Reading | asyncio.Future[Reading]:
+        """`get` for who does not wait as a coroutine: the reading of a store that does not block, else what will have it."""
         if not self._store.blocking:
             return self._store.get([*first, *keys])
         serves = self._task is not None and not self._task.done()
@@ -65,7 +72,7 @@ class CoalescingReader:
             self._task = self._loop.create_task(self._serve())
         if due < self._looks_at:
             self._look_at(due)
-        return await answer
+        return answer
 
     def _look_at(self, due: float) -> None:
         """See at an instant who is due then. There is one timer for all: mostly it is set once in so many seconds as they may wait."""

@@ -70,6 +70,8 @@ class _Environment:
 
     def __init__(self, path: Path, map_size: int, lock_timeout: float) -> None:
         self.path = path
+        self.where = f"The online store in {path}"
+        """The store's name in messages."""
         self.map_size = map_size
         self.lock_timeout = lock_timeout
         self.running: list[None] = []  # a list, because its append and pop are atomic and quicker than a lock
@@ -130,11 +132,6 @@ class _Environment:
             raise self.error(error) from error
         finally:
             self.running.pop()
-
-    @property
-    def where(self) -> str:
-        """The store's name in messages."""
-        return f"The online store in {self.path}"
 
     def error(self, error: Exception) -> FeatureStoreError:
         """What an error of LMDB or the file system means for this directory."""

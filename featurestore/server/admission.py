@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from featurestore.access.authentication import REALM, Authentication, Headers
+from featurestore.access.authentication import REALM, Authentication, Credential, Headers
 from featurestore.access.principal import Principal
 from featurestore.access.sessions import Sessions
 from featurestore.errors import AccessError, UnauthenticatedError
@@ -55,6 +55,16 @@ async def admit(authentication: Authentication, scope: Scope, path: str, route: 
     principal = await authentication.aauthenticate(headers)
     principal.must(needed)
     scope[PRINCIPAL] = principal
+
+
+def admit_at_once(authentication: Authentication, scope: Scope, brought: Credential | None, path: str) -> bool:
+    """`admit` of a route of ours that takes a scope; False where something must be waited for."""
+    principal = authentication.holder_at_once(brought)
+    if principal is None:
+        return False
+    principal.must(SCOPES.get(path, "read"))
+    scope[PRINCIPAL] = principal
+    return True
 
 
 async def admit_browser(

@@ -118,9 +118,8 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(Exception, answer_error)
     hot = HotRoutes(store, pinned, limits, metrics)
-    answered_here = {"/v1/online-features": hot.lookup, "/v1/push": hot.push}
     of_platforms = chosen_routes(store.config.server.compatible if compatible is None else compatible, hot)
-    edge = HttpEdge(limits, asks, metrics, answered_here, app.beyond_the_edge, access_log, of_platforms, pages)
+    edge = HttpEdge(limits, asks, metrics, hot, app.beyond_the_edge, access_log, of_platforms, pages)
     app.edge = edge if traces is None else traces.around(edge, metrics, frozenset(ALWAYS))
     add_routes(app, store, pinned, limits, hot, readiness, secured=asks.is_on)
     add_materialize(app, store, limits, materializing)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, NamedTuple
 
 import httptools
@@ -22,10 +23,12 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from featurestore.online import Reading
 from featurestore.plurals import plural
-from featurestore.server.edge import SECURITY
+from featurestore.server.edge import PLAIN, PLAIN_HEAD, SECURITY, PlainHead
+from featurestore.server.hot_routes import BegunAnswer
 from featurestore.server.problems import BadRequest, HttpAnswer, LimitError, problem_of
-from featurestore.server.received import HEAD, HEADERS
+from featurestore.server.received import CAME, HEAD, HEADERS
 from featurestore.server.request_ids import REQUEST_ID, note_ids, request_id_of
 from featurestore.server.sender import Sender
 from featurestore.settings import ServerConfig
@@ -50,6 +53,9 @@ BESIDE = 2
 
 KNOWN_BYTES, KNOWN_TRIES = 4096, 4
 """Bytes of a head that is kept for the next request, and how many in a row may be kept for nothing."""
+
+PLAIN_TRIES = 4
+"""How many lookups in a row may be begun by plain functions for nothing."""
 
 _EACH_ITS_OWN = {b"transfer-encoding", b"expect", b"upgrade", b"x-request-id", b"traceparent"}
 """Fields of a head whose request is not whole, or that the next one has not again."""
@@ -206,9 +212,9 @@ def _known_head(data: bytes, scope: dict[str, Any], headers: list[tuple[bytes, b
 class _WholeCycle(RequestResponseCycle):
     """Of a request that was all there when it began."""
 
-    def __init__(self, of: Connection, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, of: Connection) -> None:
         super().__init__(
-            scope=scope,  # type: ignore[arg-type]
+            scope={},  # type: ignore[typeddict-item]
             transport=of.transport,
             flow=of.flow,
             logger=of.logger,
@@ -221,7 +227,12 @@ class _WholeCycle(RequestResponseCycle):
             on_response=of.on_response_complete,
         )
         self.more_body = False
-        self._whole: bytes | None = body
+        self._whole: bytes | None = None
+
+    def begin(self, scope: dict[str, Any], body: bytes) -> None:
+        """Be of a request that the application is to answer."""
+        self.scope, self._whole = scope, body  # type: ignore[assignment]
+        self.response_started = self.response_complete = False
 
     async def receive(self) -> Any:
         """The body, and then that the client has gone, once that is so."""
@@ -235,8 +246,10 @@ class Connection(HttpToolsProtocol):
     """One connection of the server that `featurestore serve` runs."""
 
     _all: Connections
-    _chunk = _fed = _body_fed = _trailer_bytes = _begun = _tries = 0
+    _chunk = _fed = _body_fed = _trailer_bytes = _begun = _tries = _in_vain = 0
     _known: _KnownHead | None = None
+    _spare: _WholeCycle | None = None
+    """One whose request was answered without it."""
     _parsed: dict[str, Any]
     _in_message = _in_head = _refused = _is_behind = False
     _why: BadRequest | None = None
@@ -345,16 +358,66 @@ class Connection(HttpToolsProtocol):
             return False
         self._tries = 0
         self._all.idle.pop(self, None)
-        length, self.headers = b"%d" % len(body), known.headers.copy()
-        self.headers[known.place] = _LENGTH, length
-        scope: Any = {
-            **known.scope, "headers": self.headers, "state": self.app_state.copy(),
-            HEADERS: {**known.by_name, _LENGTH: length},
-        }  # fmt: skip
-        self.scope, self.cycle = scope, _WholeCycle(self, scope, body)
-        self._cycles.append(self.cycle)
-        self._start_asgi_task(self.cycle, self.app)
+        plain: PlainHead | None = known.scope[HEAD].get(PLAIN)
+        begun = None if plain is None or not self._is_plain(plain) else plain.edge.begin(plain, body)
+        reading = None if begun is None else begun.lookup.reading
+        if begun is not None and isinstance(reading, Reading) and self._answers(known, begun, reading):
+            self.server_state.total_requests += 1
+            self._rest()
+            return True
+        self.cycle = cycle = self._spare or _WholeCycle(self)
+        self._spare = None
+        self._cycles.append(cycle)
+        if begun is None or reading is None or isinstance(reading, Reading):
+            self._begin_whole(known, cycle, body)
+        else:
+            cycle.response_started = cycle.response_complete = False
+            reading.add_done_callback(partial(self._go_on_plainly, known, begun, cycle, body, monotonic()))
         return True
+
+    def _begin_whole(self, known: _KnownHead, cycle: _WholeCycle, body: bytes, came: float | None = None) -> None:
+        """Have the application answer a request. came: when it did, by the monotonic clock, where that was before."""
+        length, headers = b"%d" % len(body), known.headers.copy()
+        headers[known.place] = _LENGTH, length
+        scope: Any = {
+            **known.scope, "headers": headers, "state": self.app_state.copy(), HEADERS: {**known.by_name, _LENGTH: length},
+        }  # fmt: skip
+        if came is not None:
+            scope[CAME] = came
+        if self.cycle is cycle:
+            self.scope, self.headers = scope, headers
+        cycle.begin(scope, body)
+        self._start_asgi_task(cycle, self.app)
+
+    def _is_plain(self, head: PlainHead) -> bool:
+        """Whether requests may be answered without a task: nobody stands around the edge, and the client takes what is sent."""
+        return getattr(self.app, "edge", None) is head.edge and not self.flow.write_paused
+
+    def _go_on_plainly(
+        self, known: _KnownHead, begun: BegunAnswer, cycle: _WholeCycle, body: bytes, came: float,
+        done: asyncio.Future[Reading],
+    ) -> None:  # fmt: skip
+        """What was begun has its reading, or has none: then, and where the connection is not any more as it was, it is answered as any other
+        request, and finds the same."""
+        has_none = done.cancelled() or done.exception() is not None
+        is_usual = cycle.keep_alive and not cycle.disconnected and not self.flow.write_paused
+        if self._answers(known, begun, None if has_none or not is_usual else done.result()):
+            cycle.response_started = cycle.response_complete = True
+            self._spare = cycle  # nobody else knows it
+            cycle.on_response()
+        else:
+            self._begin_whole(known, cycle, body, came)
+
+    def _answers(self, known: _KnownHead, begun: BegunAnswer, reading: Reading | None) -> bool:
+        """Send what a reading answers; where it answers nothing again and again, the next requests with this head are not begun so."""
+        head = known.scope[HEAD]
+        answer = head[PLAIN].edge.end(begun, reading)
+        if answer is not None:
+            self.transport.write(PLAIN_HEAD.whole(self.server_state.default_headers, *answer))
+        self._in_vain = 0 if answer is not None else self._in_vain + 1
+        if self._in_vain > PLAIN_TRIES:
+            head[PLAIN] = None
+        return answer is not None
 
     def _learn(self, data: bytes) -> None:
         """Keep the head of the request that some bytes were, where the next one may have the same."""

@@ -6,27 +6,31 @@ import hashlib
 import logging
 from base64 import b64encode
 from collections.abc import Container, Mapping
-from time import perf_counter
+from time import monotonic, perf_counter
+from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from featurestore.access.authentication import Authentication
+from featurestore.access.authentication import Authentication, Credential
 from featurestore.console.addresses import ROOT
 from featurestore.durable.disk import came_of_full
 from featurestore.errors import FeatureStoreError
+from featurestore.online import Reading
 from featurestore.server.access_log import AccessLog
-from featurestore.server.admission import admit
+from featurestore.server.admission import admit, admit_at_once
 from featurestore.server.compatible.routes import CompatibleRoute, CompatibleRoutes
 from featurestore.server.console_routes import FORM, ConsoleRoutes, is_console
 from featurestore.server.console_routes import SECURITY as CONSOLE_SECURITY
+from featurestore.server.hot_routes import JSON, BegunAnswer, HotRoutes, patience_of, wants_arrow
 from featurestore.server.limits import ServerLimits
 from featurestore.server.metrics import CLOSED, Metrics
 from featurestore.server.origins import BODIES, check_origin, check_type, has_body
 from featurestore.server.page import STYLE
-from featurestore.server.problems import ERROR, BadRequest, problem_of
-from featurestore.server.received import HEAD, counted, headers_of
+from featurestore.server.problems import ERROR, BadRequest, LimitError, problem_of
+from featurestore.server.received import CAME, HEAD, counted, headers_of
 from featurestore.server.request_ids import HEADER, note_ids, request_id_of
+from featurestore.server.sender import UsualHead
 
 _LOGGER = logging.getLogger("featurestore.server")
 
@@ -44,10 +48,16 @@ ALWAYS = {"/healthz", "/readyz", "/metrics"}
 """What is answered however many requests are under way: whoever watches the server must not take it for dead."""
 
 
+LOOKUPS, PUSHES = "/v1/online-features", "/v1/push"
+"""The paths of the hot routes."""
+
 FORMS = frozenset({FORM})
 
 CHECKED = "checked"
 """What is kept of a head by which a request was taken."""
+
+PLAIN = "plain"
+"""What is kept of a head of lookups: a PlainHead, where plain functions may answer the next requests that have it; None where not."""
 
 
 class _Passing:
@@ -57,7 +67,7 @@ class _Passing:
     __slots__ = ("_came", "_metrics", "_path", "_scope", "_send", "is_head", "route", "security", "size", "status")
 
     def __init__(self, scope: Scope, path: str, send: Send, metrics: Metrics) -> None:
-        self._came = perf_counter()
+        self._came = perf_counter() - (monotonic() - scope[CAME] if CAME in scope else 0.0)
         self._scope, self._path, self._send, self._metrics = scope, path, send, metrics
         self.is_head = scope["method"] == "HEAD"  # the same as GET, without a body
         self.status, self.size = CLOSED, 0
@@ -98,10 +108,22 @@ class _Passing:
         )
 
 
+class PlainHead(NamedTuple):
+    """What plain functions need to know of a head: the edge that has them, who asks, and for how many seconds he waits."""
+
+    edge: HttpEdge
+    brought: Credential | None
+    seconds: float
+
+
+PLAIN_HEAD = UsualHead(200, [(b"content-type", JSON.encode())], SECURITY)
+"""Of the answers that plain functions give."""
+
+
 class HttpEdge:
     """One way for all requests of an application: they are admitted, answered and told of.
 
-    hot: by path, the routes that are answered here. compatible: those of other platforms. console: the pages for browsers. rest: the
+    hot: by path, the routes that are answered here, but for lookups, which `lookups` answers. compatible: those of other platforms. console: the pages for browsers. rest: the
     application that answers all else.
     """
 
@@ -110,14 +132,15 @@ class HttpEdge:
         limits: ServerLimits,
         authentication: Authentication,
         metrics: Metrics,
-        hot: Mapping[str, ASGIApp],
+        lookups: HotRoutes,
         rest: ASGIApp,
         access_log: AccessLog | None = None,
         compatible: CompatibleRoutes | None = None,
         console: ConsoleRoutes | None = None,
     ) -> None:
         self._limits, self._authentication, self._metrics = limits, authentication, metrics
-        self._hot, self._rest, self._access_log, self._compatible = hot, rest, access_log, compatible
+        self._lookups, self._rest, self._access_log, self._compatible = lookups, rest, access_log, compatible
+        self._hot = {LOOKUPS: lookups.lookup, PUSHES: lookups.push}
         self._console = console
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912 - one for each way of a request
@@ -142,6 +165,7 @@ class HttpEdge:
                 return
             await admit(self._authentication, scope, path, passing.route)
             if hot is not None:
+                self._keep(scope, path, headers, passing.route)
                 await hot(scope, receive, passing.answer)
             elif passing.route is not None:
                 await passing.route.answer(scope, receive, passing.answer)
@@ -164,6 +188,51 @@ class HttpEdge:
             if self._access_log is not None:
                 passing.note(self._access_log)
             scope.pop(ERROR, None)  # whose traceback holds the request, which would stay until cycles are looked for
+
+    def _keep(self, scope: Scope, path: str, headers: Mapping[bytes, bytes], route: CompatibleRoute | None) -> None:
+        """Keep of the head of a lookup that the next ones may be begun by plain functions."""
+        if HEAD in scope and path == LOOKUPS and route is None and not wants_arrow(headers):
+            config = self._limits.config
+            patience = patience_of(headers, config.lookup_seconds)
+            scope[HEAD].setdefault(PLAIN, PlainHead(self, self._authentication.credential(scope["headers"]), patience))
+
+    def begin(self, head: PlainHead, body: bytes) -> BegunAnswer | None:
+        """Begin to answer a request by plain functions: without a task and a chain of coroutines, which take as long as all that a lookup
+        of one row does (`python -m benchmarks fast-paths`). None: it is to be answered as any
+        other is, as if it had just come; so is what is refused, or is not usual in any other way."""
+        came = perf_counter()
+        scope: Scope = {"method": "POST"}
+        begun = None
+        try:
+            self._limits.enter()
+        except LimitError:
+            return None
+        try:
+            if admit_at_once(self._authentication, scope, head.brought, LOOKUPS):
+                begun = self._lookups.begin(scope, head.seconds, body, came)
+        except Exception:  # noqa: BLE001 - whatever it is, the usual way meets it again, and answers
+            begun = None
+        if begun is None:
+            self._limits.leave()
+        return begun
+
+    def end(self, begun: BegunAnswer, reading: Reading | None) -> tuple[str, bytes] | None:
+        """The id and the body of the answer to what was begun, whose head is PLAIN_HEAD. None: it is to be answered as any other is, and so
+        where there is no reading."""
+        self._limits.leave()
+        if reading is None:
+            return None
+        try:
+            answer = self._lookups.end(begun, reading)
+        except Exception:  # noqa: BLE001 - see `begin`
+            return None
+        if answer is None:
+            return None
+        scope, seconds = begun.scope, perf_counter() - begun.came
+        self._metrics.answered(scope, LOOKUPS, answer.status, seconds)
+        if self._access_log is not None:
+            self._access_log.note(scope, route=LOOKUPS, status=answer.status, seconds=seconds, size=answer.size)
+        return request_id_of(scope), answer.pieces[0]
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool, also: Container[bytes]) -> None:
         """Whether a request is taken at all, whoever asks."""

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from featurestore.access.principal import Principal
 from featurestore.errors import OnlineUnavailableError
+from featurestore.online import Reading
 from featurestore.plurals import plural
 from featurestore.push.current_rows import CurrentRows
 from featurestore.push.push_queue import PushAnswer
@@ -34,7 +35,8 @@ from featurestore.server.json_answers import json_body
 from featurestore.server.limits import SMALL_BYTES, SMALL_SECONDS, SMALL_VALUES, Room, ServerLimits
 from featurestore.server.metrics import Metrics
 from featurestore.server.problems import SENT_BYTES, HttpAnswer, LimitError
-from featurestore.server.received import headers_of, received
+from featurestore.server.received import CAME, headers_of, received
+from featurestore.serving.lookup import BegunLookup
 from featurestore.serving.online_result import OnlineResult
 from featurestore.settings import ServerConfig
 from featurestore.store import FeatureStore
@@ -99,6 +101,16 @@ class HotCall(NamedTuple):
     room: Room
 
 
+class BegunAnswer(NamedTuple):
+    """The answer to a lookup that waits for what the online store says, and for nothing else. scope: who asks; came: when, by
+    `perf_counter`."""
+
+    asked: AskedLookup
+    lookup: BegunLookup
+    scope: Scope
+    came: float
+
+
 class HotRoutes:
     """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to whoever names none."""
 
@@ -114,7 +126,7 @@ class HotRoutes:
         self, answers: Callable[[HotCall, bytes], Awaitable[HttpAnswer]], scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Read a request's body, and send what is answered to it."""
-        headers, principal, came = headers_of(scope), principal_of(scope), monotonic()
+        headers, principal, came = headers_of(scope), principal_of(scope), scope.get(CAME) or monotonic()
         given = request_id(headers.get(b"x-request-id"))
         with Room(self._limits, principal.name) as room:
             body = await received(headers, receive, self._limits, room)
@@ -124,23 +136,22 @@ class HotRoutes:
 
     def _due(self, call: HotCall, most: float) -> float:
         """When a request must be answered, by the monotonic clock: in so many seconds, or in fewer that the client says."""
-        return call.came + patience_seconds(call.headers.get(b"x-request-timeout"), most)
+        return call.came + patience_of(call.headers, most)
 
     # --- lookups ------------------------------------------------------------------------------
 
     async def lookup(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The features of each row, as of now; JSON, or an Arrow IPC stream by `Accept`."""
-        as_arrow = ARROW_ASKED in headers_of(scope).get(b"accept", b"")
-        await self.take(self._as_arrow if as_arrow else self._as_json, scope, receive, send)
+        answers = self._as_arrow if wants_arrow(headers_of(scope)) else self._as_json
+        await self.take(answers, scope, receive, send)
 
     async def looked_up(self, form: LookupForm, call: HotCall, body: bytes) -> HttpAnswer:
         """The answer to a lookup in one of its forms."""
-        due, principal = self._due(call, self.config.lookup_seconds), call.principal
+        due = self._due(call, self.config.lookup_seconds)
         asked = form.read(body, self.config) if len(body) <= SMALL_BYTES else None
-        may_read_registry = asked is not None and not asked.is_service and principal.only_on is not None
-        if asked is None or may_read_registry or not self._is_small(asked, body):
+        if asked is None or not self._is_for_here(asked, body, call.principal):
             return await self._beside(call.room, partial(self._looked_up, form, call, asked or body, due), due)
-        self._check_access(asked, principal)
+        self._check_access(asked, call.principal)
         result = asked.checked(
             await self.store.aget_online_features(
                 asked.rows, asked.features, fingerprint=self._version(asked), json=True, request_id=call.given,
@@ -148,6 +159,32 @@ class HotRoutes:
             )
         )  # fmt: skip
         return self._answer(form, call, asked, result)
+
+    def begin(self, scope: Scope, seconds: float, body: bytes, came: float) -> BegunAnswer | None:
+        """`looked_up` as JSON without a coroutine, up to the reading; None where it waits for anything else. Raises what that does.
+        seconds: for how long the client waits."""
+        if len(body) > SMALL_BYTES:
+            return None
+        asked, principal = read_request(body, self.config), principal_of(scope)
+        if not self._is_for_here(asked, body, principal):
+            return None
+        self._check_access(asked, principal)
+        lookup = self.store._begin_lookup(
+            asked.rows, asked.features, fingerprint=self._version(asked), within_seconds=seconds
+        )
+        return None if lookup is None else BegunAnswer(asked, lookup, scope, came)
+
+    def end(self, begun: BegunAnswer, reading: Reading) -> HttpAnswer | None:
+        """The answer; None where it needs another reading, or its bytes must wait. Until then nothing was told of it. Raises what
+        `looked_up` does."""
+        result = begun.lookup.result(reading)
+        if result is None:
+            return None
+        answer = self._written(AS_JSON, begun.asked, begun.asked.checked(result))
+        if len(answer.pieces) > 1 or answer.size > SENT_BYTES:
+            return None
+        self._tell(begun.scope, begun.asked, self.store._recorded_lookup(begun.lookup, result))
+        return answer
 
     async def _beside(self, room: Room, work: Callable[[], HttpAnswer], due: float) -> HttpAnswer:
         """The answer of a lane; OnlineUnavailableError where there is none in time, whatever the lanes wait for."""
@@ -176,6 +213,11 @@ class HotRoutes:
         if asked.fingerprint is None and isinstance(asked.features, str) and asked.features in self._pinned:
             return self._pinned[asked.features].fingerprint
         return asked.fingerprint
+
+    def _is_for_here(self, asked: AskedLookup, body: bytes, principal: Principal) -> bool:
+        """Whether a lookup is answered on the event loop."""
+        may_read_registry = not asked.is_service and principal.only_on is not None
+        return not may_read_registry and self._is_small(asked, body)
 
     def _is_small(self, asked: AskedLookup, body: bytes) -> bool:
         """Whether it takes the event loop so little time that a thread is not worth its while."""
@@ -218,10 +260,16 @@ class HotRoutes:
         return self._answer(form, call, asked, result)
 
     def _answer(self, form: LookupForm, call: HotCall, asked: AskedLookup, result: OnlineResult) -> HttpAnswer:
-        self._remember(asked, result)
-        answer = HttpAnswer(200, form.media_type, form.write(result, self.config.answer_bytes))
-        self._metrics.looked_up(call.scope, result, is_service=result.service.name == asked.features)
+        answer = self._written(form, asked, result)
+        self._tell(call.scope, asked, result)
         return answer
+
+    def _written(self, form: LookupForm, asked: AskedLookup, result: OnlineResult) -> HttpAnswer:
+        self._remember(asked, result)
+        return HttpAnswer(200, form.media_type, form.write(result, self.config.answer_bytes))
+
+    def _tell(self, scope: Scope, asked: AskedLookup, result: OnlineResult) -> None:
+        self._metrics.looked_up(scope, result, is_service=result.service.name == asked.features)
 
     # --- pushes -------------------------------------------------------------------------------
 
@@ -292,6 +340,16 @@ class HotRoutes:
                 await answer(send)
         except TimeoutError:
             raise ClientDisconnect from None
+
+
+def patience_of(headers: Mapping[bytes, bytes], most: float) -> float:
+    """For how many seconds a client waits, and so many at most; BadRequest where it says no number above 0."""
+    return patience_seconds(headers.get(b"x-request-timeout"), most)
+
+
+def wants_arrow(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a lookup is to be answered as an Arrow IPC stream, and not as JSON."""
+    return ARROW_ASKED in headers.get(b"accept", b"")
 
 
 def _left(due: float) -> float:

@@ -16,6 +16,9 @@ HEAD = "featurestore.head"
 """Where the scope of a request has what was found of its head before, where the connection has seen the same one but for its length;
 whoever finds something that the rest of the head decides may keep it there."""
 
+CAME = "featurestore.came"
+"""Where the scope of a request has when it came, by the monotonic clock, where that was earlier than its application is called."""
+
 
 def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     """The headers of a request by their names, which are in lower case; of two of one name the last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.types import Message
@@ -13,6 +13,7 @@ from featurestore.server.request_ids import HEADER
 LINES_HELD = 1_000
 """Lines of heads that are kept."""
 
+Headers = Sequence[tuple[bytes, bytes]]
 _LENGTH, _FRAMING = b"content-length", {b"connection", b"transfer-encoding"}
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 
@@ -98,6 +99,25 @@ class Sender:
             if not cycle.keep_alive:
                 cycle.transport.close()
             cycle.on_response()
+
+
+class UsualHead:
+    """The head of answers that are all there, on connections that stay, and have the same headers but for their length and id."""
+
+    def __init__(self, status: int, before: Headers, after: Headers) -> None:
+        self._status, self._before, self._after = status, before, after
+        self._of: Headers | None = None
+        self._first = self._last = b""
+
+    def whole(self, default_headers: Headers, request_id: str, body: bytes) -> bytes:
+        """An answer as it goes onto a socket. default_headers: a new object where they have changed."""
+        if self._of is not default_headers:
+            first = [_line(*pair) for pair in (*default_headers, *self._before)]
+            self._first = b"".join((STATUS_LINE[self._status], *first, _LENGTH, b": "))
+            self._last = b"".join((*[_line(*pair) for pair in self._after], b"\r\n"))
+            self._of = default_headers
+        own = _line(HEADER, request_id.encode("ascii"))
+        return b"".join((self._first, b"%d\r\n" % len(body), own, self._last, body))
 
 
 def _line(name: bytes, value: bytes) -> bytes:

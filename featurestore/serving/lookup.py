@@ -63,6 +63,18 @@ class _EncodedRequest(NamedTuple):
     rows: int
 
 
+class BegunLookup(NamedTuple):
+    """A lookup of which all is done that comes before the reading. reading: that, or what will have it, or its error."""
+
+    lookup: Lookup
+    asked: _EncodedRequest
+    reading: Reading | asyncio.Future[Reading]
+
+    def result(self, reading: Reading) -> OnlineResult | None:
+        """What the reading answers; None where a record was rewritten under its hands. Raises NotMaterializedError, OnDemandError."""
+        return self.lookup._answer(self.asked, reading)
+
+
 class Lookup(BoundToProcess):
     """A service, loaded: safe to use from several threads and coroutines.
 
@@ -111,15 +123,26 @@ class Lookup(BoundToProcess):
         """`get` for coroutines: round trips are shared with those that wait at the same time. TimeoutError where the online
         store has not answered by an instant of the monotonic clock."""
         asked = self._encode(rows_of(rows, self._inputs), json=json)
-        count, reader = len(self._marks), self._reader()
         for _ in range(MAX_READINGS):
             with span("online read", keys=len(asked.keys)):
-                left = max(0.0, due - monotonic())
-                reading = await reader.get(asked.keys[count:], first=asked.keys[:count], within_seconds=left)
+                reading = self._read(asked, due)
+                if not isinstance(reading, Reading):
+                    reading = await reading
             result = self._answer(asked, reading)
             if result is not None:
                 return result
         raise self._torn()
+
+    def begin(self, rows: Any, *, json: bool = False, due: float = inf) -> BegunLookup:
+        """`aget` for who is no coroutine, on an event loop; of a record that is rewritten meanwhile there is no second reading."""
+        asked = self._encode(rows_of(rows, self._inputs), json=json)
+        return BegunLookup(self, asked, self._read(asked, due))
+
+    def _read(self, asked: _EncodedRequest, due: float) -> Reading | asyncio.Future[Reading]:
+        if not self._store.blocking:
+            return self._store.get(asked.keys)
+        count, left = len(self._marks), max(0.0, due - monotonic())
+        return self._reader().ask(asked.keys[count:], first=asked.keys[:count], within_seconds=left)
 
     def unavailable(self, rows: Any, *, now: int, json: bool = False) -> OnlineResult:
         """What is answered where the online store cannot be reached: each view's defaults, and null for what is computed from
@@ -171,7 +194,7 @@ class Lookup(BoundToProcess):
                 columns, count = [alike.distinct(column) for column in columns], len(alike.firsts)
             null: set[int] = set()
             places: Sequence[int] = range(len(keys), len(keys) + count)
-            if any(None in column for column in columns):
+            if None in columns[0] if len(columns) == 1 else any(None in column for column in columns):
                 null = {row for column in columns for row in range(count) if column[row] is None}
                 places = range(len(keys), len(keys) + count - len(null))
                 number = iter(places)

@@ -42,7 +42,7 @@ from featurestore.registry.store import Registry, ServiceVersion, Version
 from featurestore.semantics.service import ResolvedService, resolve_service
 from featurestore.semantics.view import ResolvedView
 from featurestore.serving.feature_list import FeatureList, listed_service, selections_of
-from featurestore.serving.lookup import Lookup
+from featurestore.serving.lookup import BegunLookup, Lookup
 from featurestore.serving.newest_version import NewestVersion
 from featurestore.serving.online_result import OnlineResult
 from featurestore.serving.recorder import Recorder
@@ -199,7 +199,7 @@ class Serving:
         return self._unavailable(loaded.lookup, rows, json=json, request_id=request_id)
 
     def _unavailable(self, lookup: Lookup, rows: Any, *, json: bool, request_id: str | None) -> OnlineResult:
-        return self._recorded(lookup, lookup.unavailable(rows, now=self._now(), json=json), request_id)
+        return self.recorded(lookup, lookup.unavailable(rows, now=self._now(), json=json), request_id)
 
     def _got(
         self, name: Named, fingerprint: str | None, rows: Any, *, json: bool, request_id: str | None
@@ -207,14 +207,15 @@ class Serving:
         lookup = self.lookup(name, fingerprint)
         while True:
             try:
-                return self._recorded(lookup, lookup.get(rows, json=json), request_id)
+                return self.recorded(lookup, lookup.get(rows, json=json), request_id)
             except NotMaterializedError:
                 newer = self._again(name, fingerprint)
                 if newer.service.fingerprint == lookup.service.fingerprint:
                     raise
                 lookup = newer
 
-    def _recorded(self, lookup: Lookup, result: OnlineResult, request_id: str | None) -> OnlineResult:
+    def recorded(self, lookup: Lookup, result: OnlineResult, request_id: str | None) -> OnlineResult:
+        """The result, with the id under which it is logged, where it is."""
         if self._recorder is not None and lookup.is_applied:
             result.request = self._recorder.record(result, request_id)
         return result
@@ -254,18 +255,29 @@ class Serving:
                 raise patience.late(error) from None
         return self._unavailable(loaded.lookup, rows, json=json, request_id=request_id)
 
+    def begin(
+        self, name: Named, fingerprint: str | None, rows: Any, *, json: bool = False, within_seconds: float = inf
+    ) -> BegunLookup | None:
+        """`aget` without a coroutine; None where the service must be loaded first. What it answers is to be `recorded`."""
+        lookup = self._at_hand(name, fingerprint)
+        return None if lookup is None else lookup.begin(rows, json=json, due=time.monotonic() + within_seconds)
+
+    def _at_hand(self, name: Named, fingerprint: str | None) -> Lookup | None:
+        """The loaded service, where it was looked not long ago whether a newer version is to be served."""
+        loaded = self._loaded.get((name, fingerprint))
+        is_fresh = loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS
+        return loaded.lookup if loaded is not None and is_fresh else None
+
     async def _agot(
         self, name: Named, fingerprint: str | None, rows: Any, due: float, *, json: bool, request_id: str | None
     ) -> OnlineResult:
         """due: until when it may wait, by the monotonic clock; TimeoutError."""
-        loaded = self._loaded.get((name, fingerprint))
-        if loaded is not None and time.monotonic() - loaded.checked < RELOAD_SECONDS:
-            lookup = loaded.lookup
-        else:
+        lookup = self._at_hand(name, fingerprint)
+        if lookup is None:
             lookup = await _beside(partial(self.lookup, name, fingerprint, since=time.monotonic()), due)
         while True:
             try:
-                return self._recorded(lookup, await lookup.aget(rows, json=json, due=due), request_id)
+                return self.recorded(lookup, await lookup.aget(rows, json=json, due=due), request_id)
             except NotMaterializedError:
                 newer = await _beside(partial(self._again, name, fingerprint), due)
                 if newer.service.fingerprint == lookup.service.fingerprint:
