@@ -34,7 +34,7 @@ OWN_FOLDERS = {
     "reports/estimate/calibration.py": "a word to the kernel",
     "serving/log/copying.py": "a folder of the backup",
     "sources/log/copying.py": "a folder of the backup",
-    "sources/log/postgresql_log.py": "a temporary folder, for a copy that is made again where it is damaged",
+    "sources/log/segment_copies.py": "a temporary folder, for a copy that is made again where it is damaged",
 }
 """Who writes files straight to their places, and why that is no half file of anybody's."""
 

@@ -3,7 +3,7 @@
 An append is one row of a table, which holds an Arrow record batch, and one transaction. So it is there whole or not at all, and in the
 order of the lock, which a connection has for as long as it lives. All that the lock allows is written by that connection:
 whoever has lost it writes nothing any more. A segment that is full is sealed: the rows of the table become one
-Parquet file, which lies in PostgreSQL too. Each machine has copies of such files, in a folder, which DuckDB reads.
+Parquet file, which lies in PostgreSQL too; each machine reads copies of such files (segment_copies.py).
 
     push_logs        of each log its columns as Arrow packs them, and what is confirmed of it
     push_segments    the segments; of a sealed one its file, and the checksums of that
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,18 +25,13 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from featurestore.durable.checksums import checks_of
-from featurestore.durable.disk import error_of
 from featurestore.durable.forks import mutex
-from featurestore.durable.own_folder import own_folder
 from featurestore.durable.postgresql import Errors, PostgreSQL, PostgreSQLConnection
-from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import LogBusyError, LogDamagedError, LogError, LogUnavailableError
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.values import scalars
 from featurestore.sources.log.erasure import emptied, holds, name_anew
-from featurestore.sources.log.files import MAX_LOOKS, Found
 from featurestore.sources.log.log import (
     GRACE_SECONDS,
     NEVER,
@@ -47,11 +42,12 @@ from featurestore.sources.log.log import (
     checked,
 )
 from featurestore.sources.log.manifest import Segment
-from featurestore.sources.log.relation import Relation, numbered, scan_of, scan_where
+from featurestore.sources.log.relation import Relation, numbered, scan_of, scan_where, tables_with
 from featurestore.sources.log.returns import Return
 from featurestore.sources.log.schema import KNOWN_AT, check, difference
-from featurestore.sources.log.sealed import look_at, read_segment, write_sealed
+from featurestore.sources.log.sealed import read_segment
 from featurestore.sources.log.segment import between
+from featurestore.sources.log.segment_copies import SegmentCopies, edition_of, segment_file
 
 OF_LOG = Errors(LogError, LogUnavailableError, LogBusyError, "push_log")
 
@@ -125,6 +121,7 @@ class PostgreSQLLog(Log):
         self._at_hand: dict[tuple[int, int], list[pa.Table]] = {}
         self._has_positions = False
         self._id, self._columns = self._made()
+        self._copies = SegmentCopies(folder, self._id)
 
     def _made(self) -> tuple[int, pa.Schema]:
         """The number and the columns of the log, which is made where it is missing."""
@@ -385,7 +382,7 @@ class PostgreSQLLog(Log):
 
     def _segments(self, transaction: PostgreSQLConnection) -> tuple[Segment, ...]:
         return tuple(
-            Segment(number, _file(number, edition, sealed=checks is not None), rows, first, last, size, checks)
+            Segment(number, segment_file(number, edition, sealed=checks is not None), rows, first, last, size, checks)
             for number, edition, rows, first, last, size, checks in transaction.execute(SEGMENTS, (self._id,))
         )
 
@@ -398,25 +395,14 @@ class PostgreSQLLog(Log):
 
     def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
         """The rows with after < known_at ≤ upto, in order, of whole appends only."""
-        return self._looked(lambda: self._read(after, upto))
-
-    def _looked(self, look: Callable[[], Found]) -> Found:
-        """What a look returns; it is made again where a copy that it found was deleted under its hands, since another process of this
-        machine erased rows of the segment, or has read it as it is after that."""
-        for _ in range(MAX_LOOKS - 1):
-            with suppress(FileNotFoundError):
-                return look()
-        try:
-            return look()
-        except FileNotFoundError as error:
-            raise error_of(error, self.folder) from error
+        return self._copies.looked(lambda: self._read(after, upto))
 
     def _read(self, after: int | None, upto: int | None) -> pa.Table:
         with self._reading() as transaction:
             meeting = [
                 segment for segment in self._segments(transaction) if segment.rows and segment.meets(after, upto)
             ]
-            sealed = self._copied(transaction, [segment for segment in meeting if segment.sealed])
+            sealed = self._copies.copied(transaction, [segment for segment in meeting if segment.sealed])
             frames = self._frames(transaction, after=after, upto=upto)
         batches = []
         for segment in sealed:
@@ -442,63 +428,19 @@ class PostgreSQLLog(Log):
                 f"The push log is damaged in {self.name}, in segment {frame.number}: {error}. Restore the database from a copy."
             ) from error
 
-    def _copied(self, transaction: PostgreSQLConnection, sealed: Sequence[Segment]) -> Sequence[Segment]:
-        """Sealed segments, of each of which there is a whole copy in the folder afterwards, and none as it was before rows of it were
-        erased. FileNotFoundError where a process that has erased rows of one has deleted the copy again."""
-        self._drop_older(sealed)
-        for segment in sealed:
-            place = self.folder / segment.file
-            try:
-                if place.exists():
-                    with suppress(LogDamagedError, FileNotFoundError):
-                        look_at(self.folder, [segment])
-                        continue
-                look = "SELECT data FROM push_segments WHERE log = ? AND number = ?"
-                row = transaction.bytes_of(look, (self._id, segment.number)).fetchone()
-                assert row is not None
-                with self._beside() as folder:  # several processes may copy one at once
-                    (folder / segment.file).write_bytes(row[0])
-                    (folder / segment.file).rename(place)
-                look_at(self.folder, [segment])
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise error_of(error, place) from error
-        return sealed
-
-    def _drop_older(self, sealed: Sequence[Segment]) -> None:
-        """Delete the copies of segments as they were before rows of them were erased, and none of what they have become since."""
-        erased = {f"{one.number:08d}": edition for one in sealed if (edition := _edition(one.file))}
-        try:
-            for path in self.folder.glob("????????.*.parquet") if erased else ():
-                if _edition(path.name) < erased.get(path.name.split(".")[0], 0):
-                    path.unlink(missing_ok=True)
-        except OSError as error:
-            raise error_of(error, self.folder) from error
-
-    @contextmanager
-    def _beside(self) -> Iterator[Path]:
-        """A folder on the same disk as the copies, for what is to be one of them; where this process is killed, the next one removes it."""
-        own_folder(self.folder)
-        made = TemporaryFolder(self.folder)
-        try:
-            yield made.path
-        finally:
-            made.remove()
-
     def scan(self, connection: duckdb.DuckDBPyConnection, name: str, *, upto: int | None = None) -> Scan:
         """The log as it is now, for SQL on a connection; upto: without rows that are known later."""
-        return self._looked(lambda: self._scan(connection, name, upto))
+        return self._copies.looked(lambda: self._scan(connection, name, upto))
 
     def _scan(self, connection: duckdb.DuckDBPyConnection, name: str, upto: int | None) -> Scan:
         with self._reading() as transaction:
             segments = self._segments(transaction)
-            sealed = self._copied(transaction, [segment for segment in segments if segment.sealed])
+            sealed = self._copies.copied(transaction, [segment for segment in segments if segment.sealed])
             frames = self._frames(transaction, upto=upto)
         by_number: dict[int, list[pa.RecordBatch]] = {s.number: [] for s in segments if not s.sealed}
         for frame in frames:
             by_number[frame.number].append(self._batch(frame))
-        files = [(segment.number, self.folder / segment.file) for segment in sealed]
+        files = [(segment.number, self._copies.path(segment)) for segment in sealed]
         return scan_of(connection, name, self.schema, sealed=files, unsealed=list(by_number.items()))
 
     def scan_where(
@@ -509,32 +451,30 @@ class PostgreSQLLog(Log):
         What is not sealed is kept in memory from then on, so that a look costs what it finds.
         """
         with self._gate:
-            files, unsealed = self._looked(self._sealed_and_not)
+            files, unsealed = self._copies.looked(self._sealed_and_not)
         return scan_where(Relation(connection, name, self.schema, files, unsealed), wanted, replaces=replaces)
 
     def _sealed_and_not(self) -> tuple[list[tuple[int, Path]], list[pa.Table]]:
         """The copies of sealed segments, and the rows of the others."""
         with self._reading() as transaction:
             segments = self._segments(transaction)
-            sealed = self._copied(transaction, [segment for segment in segments if segment.sealed])
+            sealed = self._copies.copied(transaction, [segment for segment in segments if segment.sealed])
             unsealed = self._unsealed_tables(transaction, [segment for segment in segments if not segment.sealed])
-        return [(segment.number, self.folder / segment.file) for segment in sealed], unsealed
+        return [(segment.number, self._copies.path(segment)) for segment in sealed], unsealed
 
     def _unsealed_tables(self, transaction: PostgreSQLConnection, segments: list[Segment]) -> list[pa.Table]:
-        """The rows of unsealed segments with SEGMENT and ROW, each table more than twice as long as the next of its segment."""
+        """The rows of unsealed segments with SEGMENT and ROW, those of a segment as `tables_with` joins them."""
         before, self._at_hand = self._at_hand, {}
         found = []
         for segment in segments:
-            edition = _edition(segment.file)
+            edition = edition_of(segment.file)
             mine = before.get((segment.number, edition)) or [numbered(segment.number, [], self.schema)]
             rows = sum(table.num_rows for table in mine)
             last = max((table[KNOWN_AT][-1].as_py() for table in mine if table.num_rows), default=None)
             if segment.rows != rows:
                 frames = self._frames(transaction, after=last, upto=segment.last)
                 batches = [self._batch(frame) for frame in frames if frame.number == segment.number]
-                mine = [*mine, numbered(segment.number, batches, self.schema, first=rows)]
-                while len(mine) > 1 and mine[-2].num_rows <= 2 * mine[-1].num_rows:
-                    mine[-2:] = [pa.concat_tables(mine[-2:]).combine_chunks()]
+                mine = tables_with(mine, numbered(segment.number, batches, self.schema, first=rows))
             self._at_hand[segment.number, edition] = mine
             found += mine
         return found
@@ -586,8 +526,8 @@ class PostgreSQLLog(Log):
             frames = self._frames(transaction, after=(segment.first or 0) - 1, upto=segment.last)
         batches = [self._batch(frame) for frame in frames if frame.number == segment.number]
         table = pa.Table.from_batches(batches, self.schema).combine_chunks()
-        edition = _edition(segment.file)
-        checks, data = self._written(_file(segment.number, edition, sealed=True), table)
+        edition = edition_of(segment.file)
+        checks, data = self._copies.packed(segment_file(segment.number, edition, sealed=True), table, self.schema)
         with self._database.writing() as (transaction, _):
             put = "UPDATE push_segments SET checks = ?, data = ? WHERE log = ? AND number = ? AND edition = ? AND data IS NULL AND rows = ?"
             values = (checks, data, self._id, segment.number, edition, table.num_rows)
@@ -595,15 +535,6 @@ class PostgreSQLLog(Log):
             if mine:
                 transaction.execute("DELETE FROM push_frames WHERE log = ? AND number = ?", (self._id, segment.number))
         return mine
-
-    def _written(self, name: str, rows: pa.Table) -> tuple[str, bytes]:
-        """The checksums and the bytes of a Parquet file of rows."""
-        try:
-            with self._beside() as folder:
-                path = folder / write_sealed(folder, name, rows, self.schema)
-                return checks_of(path), path.read_bytes()
-        except OSError as error:
-            raise error_of(error, self.folder) from error
 
     def erase(self, known: pa.Array, *, kept: Collection[str]) -> int:
         """Empty rows, by their known_at, but for that and the columns that are `kept`; how many are there.
@@ -622,17 +553,17 @@ class PostgreSQLLog(Log):
     def _erase_in(self, number: int, known: pa.Array, kept: Collection[str]) -> int:
         """Empty rows of one sealed segment; how many."""
         while True:
-            segment, rows, count = self._looked(lambda: self._emptied(number, known, kept))
+            segment, rows, count = self._copies.looked(lambda: self._emptied(number, known, kept))
             if rows is None:
                 return 0
             name = name_anew(segment)
-            checks, data = self._written(name, rows)
+            checks, data = self._copies.packed(name, rows, self.schema)
             put = "UPDATE push_segments SET edition = ?, checks = ?, data = ? WHERE log = ? AND number = ? AND edition = ? AND data IS NOT NULL"
-            values = (_edition(name), checks, data, self._id, number, _edition(segment.file))
+            values = (edition_of(name), checks, data, self._id, number, edition_of(segment.file))
             with self._database.writing() as (transaction, _):
                 mine = transaction.execute(put, values).rowcount == 1
             if mine:
-                self._drop_older([segment._replace(file=name)])
+                self._copies.drop_older([segment._replace(file=name)])
                 return count
 
     def _emptied(self, number: int, known: pa.Array, kept: Collection[str]) -> tuple[Segment, pa.Table | None, int]:
@@ -641,7 +572,7 @@ class PostgreSQLLog(Log):
             (segment,) = (one for one in self._segments(transaction) if one.number == number)
             if not holds(segment, known):
                 return segment, None, 0
-            self._copied(transaction, [segment])
+            self._copies.copied(transaction, [segment])
         rows, count = emptied(self.folder, segment, self.schema, known, kept=kept)
         return segment, rows if count else None, count
 
@@ -658,13 +589,3 @@ def find_log(database: PostgreSQL, called: str) -> tuple[int, bytes] | None:
 def _texts(rows: pa.Table) -> list[str]:
     """The columns as texts, as which NaN is equal to itself, and 0.0 is not to -0.0."""
     return [str(scalars(column)) for column in rows.columns]
-
-
-def _edition(file: str) -> int:
-    """The edition in a segment's name."""
-    return int(file.split(".")[1])
-
-
-def _file(number: int, edition: int, *, sealed: bool) -> str:
-    """What a segment's file is called, or would be."""
-    return f"{number:08d}.{edition}.{'parquet' if sealed else 'frames'}"

@@ -114,5 +114,14 @@ def numbered(number: int, batches: Sequence[pa.RecordBatch], schema: pa.Schema, 
     return table.append_column(ROW, pa.array(np.arange(first, first + table.num_rows, dtype=np.int64)))
 
 
+def tables_with(tables: Sequence[pa.Table], newer: pa.Table) -> list[pa.Table]:
+    """The tables with a newer one behind them, the short ones at the end joined: each is more than twice as long as the next, so
+    that they stay few, and no row is copied often."""
+    found = [*tables, newer]
+    while len(found) > 1 and found[-2].num_rows <= 2 * found[-1].num_rows:
+        found[-2:] = [pa.concat_tables(found[-2:]).combine_chunks()]
+    return found
+
+
 def _types(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
     return [of for _, of, *_ in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]

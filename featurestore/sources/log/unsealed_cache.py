@@ -9,7 +9,7 @@ from pathlib import Path
 
 from featurestore.lazy import pa
 from featurestore.sources.log.manifest import LogManifest
-from featurestore.sources.log.relation import numbered
+from featurestore.sources.log.relation import numbered, tables_with
 from featurestore.sources.log.sealed import read_segment
 from featurestore.sources.log.segment import SegmentFile
 
@@ -20,7 +20,7 @@ class UnsealedCache:
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self._folder, self._schema = folder, schema
         self._full: dict[int, pa.Table] = {}
-        self._open: list[pa.Table] = []  # each more than twice as long as the next
+        self._open: list[pa.Table] = []  # see tables_with
         self._place: tuple[int, int] | None = None  # of `_open`: the segment's number, and how often the log was cut
         self._last: int | None = None  # known_at of the last row in it
 
@@ -44,8 +44,6 @@ class UnsealedCache:
         elif self._last == file.last:
             return
         rows = sum(table.num_rows for table in self._open)
-        self._open.append(numbered(file.number, file.read(self._schema, self._last), self._schema, first=rows))
+        new = numbered(file.number, file.read(self._schema, self._last), self._schema, first=rows)
+        self._open = tables_with(self._open, new)
         self._last = file.last
-        while len(self._open) > 1 and self._open[-2].num_rows <= 2 * self._open[-1].num_rows:
-            newer = self._open.pop()
-            self._open[-1] = pa.concat_tables([self._open[-1], newer]).combine_chunks()
