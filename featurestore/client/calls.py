@@ -129,13 +129,13 @@ class Call(NamedTuple, Generic[R]):
     def may_repeat(self, status: int, body: bytes) -> bool:
         """Whether the same request may be sent again: not one whose rows are kept, or may be, since they would count twice where
         their source has no identity."""
-        return status in AGAIN and _member(body, "kept") in {None, "no"}
+        return status in AGAIN and _kept(body) in {None, "no"}
 
 
-def _member(body: bytes, name: str) -> Any:
-    """What a problem tells; None where it does not, or is none."""
+def _kept(body: bytes) -> Any:
+    """What a problem says of rows: whether they were kept; None where it does not, or is no problem."""
     try:
-        return orjson.loads(body).get(name)
+        return orjson.loads(body).get("kept")
     except (ValueError, AttributeError):
         return None
 
@@ -384,7 +384,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, call: Call[An
     own = getattr(featurestore.errors, f"{kind}Error", None) if kind.isidentifier() else None
     if isinstance(own, type) and issubclass(own, FeatureStoreError):
         error = own.__new__(own, detail)  # what its class makes a message of, the service has made one of
-        error.kept = _member(body, "kept")
+        error.kept = _kept(body)
         return error
     if status in REFUSED_LATER:
         return ServerUnavailableError(detail)

@@ -32,7 +32,7 @@ from featurestore.errors import RegistryError, did_you_mean
 D = TypeVar("D", bound=Declaration)
 
 STORED = Origin("the registry")
-SOURCES = (
+KINDS = (
     ParquetSource,
     CsvSource,
     JsonLinesSource,
@@ -42,9 +42,10 @@ SOURCES = (
     TableSource,
     DataFrameSource,
     PushSource,
+    KafkaStream,
+    RedisStream,
 )
-"""Every class of sources, imported here so that one is found by its `kind`, whatever else a process has imported."""
-STREAMS = (KafkaStream, RedisStream)
+"""Every class of sources and streams, imported here so that `_of_kind` finds it, whatever else a process has imported."""
 
 
 def dump(item: Declaration, *, without: Collection[str] = ()) -> dict[str, Any]:

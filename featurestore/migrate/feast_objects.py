@@ -75,7 +75,6 @@ class FeastAggregation(_Record):
     column: str
     function: str
     window_seconds: float | None = None
-    slide_seconds: float | None = None
     name: str = ""
 
 

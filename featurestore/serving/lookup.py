@@ -46,7 +46,6 @@ PLACES_HELD = 1_000
 """Ways in which the columns of a service share their statuses that are remembered."""
 
 RequestRows = Sequence[Mapping[str, Any]]
-Columns = Sequence[Sequence[Any]]
 
 
 class _EncodedRequest(NamedTuple):

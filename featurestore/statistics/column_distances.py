@@ -19,7 +19,6 @@ from featurestore.statistics.sample_distances import (
 from featurestore.types import FeatureType
 
 TEXTS = frozenset({"Bool", "String", "Bytes"})
-NUMBERS = frozenset({"Int32", "Int64", "Float32", "Float64", "Date", "Timestamp", "Decimal"})
 
 Distances = dict[str, float | None]
 """By measure; None where a side has no values of which there is one."""
@@ -54,7 +53,7 @@ def distances_of(baseline: pa.ChunkedArray, other: pa.ChunkedArray, of: FeatureT
 
 def _of_texts(baseline: Counts, other: Counts) -> Distances:
     return {
-        "l_infinity": infinity_norm(baseline, other).distance,
+        "l_infinity": infinity_norm(baseline, other),
         "jensen_shannon": jensen_shannon_of_counts(baseline, other),
         "psi": stability_index_of_counts(baseline, other),
     }

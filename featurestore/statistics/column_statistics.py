@@ -18,7 +18,6 @@ from featurestore.lazy import duckdb, pa, pc
 from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.semantics.engine import settle_session, stream
-from featurestore.statistics.distances import infinity_norm, jensen_shannon
 from featurestore.statistics.frequent import FrequentNumbers
 from featurestore.statistics.histogram import EqualWidth, Histogram, with_infinities
 from featurestore.statistics.moments import ExactMoments
@@ -80,11 +79,6 @@ class TextStatistics:
     """The most frequent values and how often each is there, the most frequent first; of equally frequent ones in the order
     of their bytes."""
 
-    @property
-    def are_listed(self) -> bool:
-        """Whether all values are among the most frequent ones."""
-        return self.unique <= len(self.frequent)
-
 
 @dataclass(frozen=True)
 class ColumnStatistics(Reported):
@@ -125,33 +119,6 @@ class TableStatistics(Reported):
     def report(self) -> Report:
         """A line for each column."""
         return _report(f"{self.rows} {plural(self.rows, 'row')}", self.columns)
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far one column is from another."""
-
-    measure: str
-    """"Jensen-Shannon" of numbers, to base 2, else "L-infinity"; both are 0 to 1."""
-    value: float | None
-    """None: a side has no values."""
-    at: str | bytes | None = None
-    """The value whose shares are farthest apart. None: of numbers, and where there is no distance."""
-    is_exact: bool = True
-    """False where a column has more values than are told, and the distance is that of the most frequent ones."""
-
-
-def distance(one: ColumnStatistics, other: ColumnStatistics) -> Distance:
-    """How far two columns of one type are apart, without what is missing."""
-    if one.texts is not None and other.texts is not None and "Decimal" not in one.type:
-        if not one.texts.values or not other.texts.values:
-            return Distance("L-infinity", None)
-        apart = infinity_norm(dict(one.texts.frequent), dict(other.texts.frequent))
-        return Distance("L-infinity", apart.distance, apart.value, one.texts.are_listed and other.texts.are_listed)
-    if one.numbers is None or other.numbers is None:
-        raise ValueError(f"Column '{one.name}' is {one.type}, and column '{other.name}' is {other.type}")
-    sides = one.numbers.histogram, other.numbers.histogram
-    return Distance("Jensen-Shannon", None if any(side.is_empty for side in sides) else jensen_shannon(*sides))
 
 
 class _Form(NamedTuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,24 +20,13 @@ Counts = Mapping[Any, float]
 Masses = npt.NDArray[np.float64]
 
 
-class FarthestValue(NamedTuple):
-    """The L-infinity distance, 0 to 1, and the value whose shares are so far apart; None where all shares are equal."""
+def infinity_norm(one: Counts, other: Counts) -> float:
+    """The greatest difference between the shares of a value on two sides, 0 to 1, given how often each value is there.
 
-    distance: float
-    value: str | bytes | None
-
-
-def infinity_norm(one: Counts, other: Counts) -> FarthestValue:
-    """The greatest difference between the shares of a value on two sides, given how often each value is there.
-
-    Of several values that are as far apart, the last in the order of their bytes. A side without values has shares of 0.
+    A side without values has shares of 0.
     """
     shares, others = _shares(one), _shares(other)
-    apart = {value: abs(shares.get(value, 0.0) - others.get(value, 0.0)) for value in {**shares, **others}}
-    value = max(apart, key=lambda value: (apart[value], _bytes(value)), default=None)
-    if value is None or not apart[value]:
-        return FarthestValue(0.0, None)
-    return FarthestValue(apart[value], value)
+    return max((abs(shares.get(value, 0.0) - others.get(value, 0.0)) for value in {**shares, **others}), default=0.0)
 
 
 def _shares(counts: Counts) -> dict[Any, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,8 +20,6 @@ from featurestore.streams.decoder import Decoder, Read, read_object, read_table
 from featurestore.streams.membership import Membership, consumers_key
 from featurestore.streams.poison import Poison
 from featurestore.streams.reader import StreamReader
-
-LOGGER = logging.getLogger("featurestore.streams")
 
 Settings = Mapping[str, Mapping[str, str]]
 """By broker what `[brokers]` of featurestore.toml says of it."""

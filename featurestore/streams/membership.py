@@ -60,13 +60,13 @@ def consumers_key(project: str, source: str) -> bytes:
     return project_prefix(project) + hashlib.blake2b(f"consume {source}".encode(), digest_size=8).digest() + b"c"
 
 
-def signed_up(value: bytes | None, now: int, *, token: str = "") -> list[SignedUp]:
-    """Who has signed up, by what the key holds. token: one's own, which is alive."""
+def signed_up(value: bytes | None, now: int) -> list[SignedUp]:
+    """Who has signed up, by what the key holds."""
     found = []
     for own, said in (orjson.loads(value) if value else {}).items():
         holder = Holder(said["host"], said["pid"], own, said["until"], said["space"])
         reports = {int(number): PartitionReport(*report) for number, report in said["partitions"].items()}
-        found.append(SignedUp(own, holder, reports, own == token or holder.is_alive(now)))
+        found.append(SignedUp(own, holder, reports, holder.is_alive(now)))
     return found
 
 

@@ -162,7 +162,6 @@ def _aggregation(item: Any) -> dict[str, Any]:
         "column": item.column,
         "function": item.function,
         "window_seconds": _seconds(item.time_window),
-        "slide_seconds": _seconds(getattr(item, "slide_interval", None)),
         "name": name,
     }
 

@@ -28,8 +28,6 @@ from featurestore.sources.source_files import SourceFile
 SAMPLE_ROWS = 400_000
 """Rows of all sources together that are looked at, and as many of a spine at most: a second or two on a processor."""
 
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class SampledSource:
