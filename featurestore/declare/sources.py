@@ -253,12 +253,20 @@ def no_path(text: str, *, remote: bool = False) -> str | None:
     where = f"'{text}' lies in no folder of this machine"
     if remote and scheme[1] in OBJECT_STORES:
         return f"{where}; a URL is given as text, '{scheme[1]}://…', since a Path has one slash of it"
-    read = "of object stores only Parquet files are read" if scheme[1] in OBJECT_STORES else "only files are read"
-    return f"{where}, and {read}; copy it into one, or mount the store as a folder"
+    store = OTHER_SCHEMES.get(scheme[1].lower(), scheme[1].lower())
+    if remote and store in OBJECT_STORES:
+        return f"{where}; URLs of that object store begin with {store}://{'CONTAINER/' if store == 'az' else ''} here"
+    if remote:
+        return f"{where}, nor in an object store, whose URLs begin with az://, gs:// or s3://; copy it into one of these, or into a folder"
+    parquet = ", and of object stores only Parquet files are read and written" if store in OBJECT_STORES else ""
+    return f"{where}{parquet}; name a folder, or mount the store as one"
 
 
 OBJECT_STORES = frozenset({"az", "gs", "s3"})
 """Schemes of the object stores that Parquet files are read from."""
+
+OTHER_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "wasb": "az", "wasbs": "az"}
+"""What other tools call these schemes."""
 
 
 def is_url(path: str) -> bool:

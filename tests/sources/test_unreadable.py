@@ -162,7 +162,7 @@ def test_rows_that_are_damaged_are_told_without_the_engines_sql(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("hdfs://bucket/x.parquet", "path: 'hdfs://bucket/x.parquet' lies in no folder of this machine, and only files are read"),
+        ("hdfs://bucket/x.parquet", "path: 'hdfs://bucket/x.parquet' lies in no folder of this machine"),
         ("s3:/bucket/x.parquet", "lies in no folder of this machine"),
         ("https://example.org/x.parquet", "lies in no folder of this machine"),
         ("file:///data/x.parquet", "is a URL; write the path alone: '/data/x.parquet'"),
@@ -179,6 +179,26 @@ def test_what_is_no_path_is_refused_where_it_is_declared(path: str, says: str) -
             declare()
         assert says in str(caught.value)
         assert "tests/sources/test_unreadable.py:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "of_parquet", "of_table"),
+    [
+        ("s3a://b/x", "; URLs of that object store begin with s3:// here", ", and of object stores only Parquet files are read and"),
+        ("GS://b/x", "; URLs of that object store begin with gs:// here", ", and of object stores only Parquet files are read and"),
+        ("abfss://c@a.dfs.core.windows.net/x", "; URLs of that object store begin with az://CONTAINER/ here", ", and of object stores"),
+        ("hdfs://h/x", ", nor in an object store, whose URLs begin with az://, gs:// or s3://", "; name a folder, or mount the store"),
+    ],
+)  # fmt: skip
+def test_a_url_that_is_not_read_says_which_are(path: str, of_parquet: str, of_table: str) -> None:
+    """Other tools name the same stores otherwise, and a source that reads no store does not speak of its URLs."""
+    for declare, says in (
+        (lambda: ParquetSource("rows", path, event_time="at"), of_parquet),
+        (lambda: TableSource("rows", path, table="rows", event_time="at"), of_table),
+    ):
+        with pytest.raises(DeclarationError) as caught:
+            declare()
+        assert f"path: '{path}' lies in no folder of this machine{says}" in str(caught.value)
 
 
 def test_what_is_no_path_is_refused_where_it_is_located_and_as_a_spine(tmp_path: Path) -> None:
