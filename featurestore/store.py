@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,27 +18,24 @@ from featurestore.catalog import Catalog
 from featurestore.clock import Clock, wall_clock
 from featurestore.config import Config, load_config
 from featurestore.declare.arguments import checked, named
-from featurestore.declare.durations import asked_duration, asked_instant, began
+from featurestore.declare.durations import asked_duration, began
 from featurestore.declare.problems import shown
-from featurestore.declare.zones import naive_notices
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.elsewhere import counterparts
 from featurestore.errors import (
     ManifestError,
     PushError,
     RequestError,
-    SpineError,
     did_you_mean,
 )
 from featurestore.forget.forget import forget
 from featurestore.forget.forgotten import Forgotten
+from featurestore.frames import Frames
 from featurestore.loading.files import definition_files
 from featurestore.loading.load import load
-from featurestore.materialize.follow import FollowedProject, Follower
 from featurestore.materialize.leader import leader_key
 from featurestore.materialize.lease import alive_holder
-from featurestore.materialize.materialize import Run, RunEngine
-from featurestore.materialize.progress import Progress
+from featurestore.materialize.materialize import Run
 from featurestore.online import OnlineStore
 from featurestore.planning import Planning
 from featurestore.project import Project
@@ -52,8 +48,6 @@ from featurestore.push.told_pushes import ToldPushes
 from featurestore.registry.activity import ACTIONS, Activity
 from featurestore.registry.apply import AppliedVersion
 from featurestore.registry.differences import Differences
-from featurestore.registry.function_notices import told_of_change
-from featurestore.registry.rollout import free_leftovers
 from featurestore.registry.steps import Plan
 from featurestore.registry.store import Registry, Version
 from featurestore.reports.audit import Audit, Audited, AuditEngine, audit
@@ -66,15 +60,12 @@ from featurestore.reports.estimate import (
     Estimate,
     estimate_refills,
     estimate_runs,
-    estimate_snapshot,
-    estimate_spine,
 )
 from featurestore.reports.explain.explain import explain
 from featurestore.reports.explain.explanation import Explanation
 from featurestore.reports.explain.request import explain_request
 from featurestore.reports.explain.request_explanation import RequestExplanation
 from featurestore.reports.lineage.lineage import Direction, Lineage, lineage_of
-from featurestore.reports.logged_frame import FromLog
 from featurestore.reports.manifest_check import ManifestCheck, check_manifest
 from featurestore.reports.quarantine import (
     Quarantine,
@@ -87,8 +78,8 @@ from featurestore.reports.simulation import Faults, Real, Simulated, Simulation,
 from featurestore.reports.statistics import StatisticsAsked, describe_served_hours, statistics
 from featurestore.reports.status import ViewStatus, status_of
 from featurestore.reports.verify import Verification, verify
-from featurestore.semantics.service import ResolvedService
-from featurestore.semantics.view import ResolvedView
+from featurestore.runs import Runs
+from featurestore.said_once import SaidOnce
 from featurestore.serving.feature_list import FeatureList, is_features
 from featurestore.serving.log.serving_log import Losses
 from featurestore.serving.log.upkeep import Upkeep
@@ -104,19 +95,13 @@ from featurestore.streams.consume import StreamProject, consume, streamed
 from featurestore.streams.consumer import Consumed, ConsumeOptions
 from featurestore.streams.kept_aside import KeptAside
 from featurestore.streams.poison import PoisonMessage
-from featurestore.training.historical import get_historical_features
 from featurestore.training.kernel import Options
 from featurestore.training.manifest import Manifest, load_manifest, may_hold_manifest
-from featurestore.training.parts import PART_ROWS, WrittenParts, entered, historical_parts, snapshot_parts
-from featurestore.training.pinned import asked_listing
-from featurestore.training.snapshot import TIMESTAMP, AskedInstants, snapshot
-from featurestore.training.training_frame import TrainingFrame, journalled, writable_folder
-
-_LOGGER = logging.getLogger("featurestore")
+from featurestore.training.parts import PART_ROWS, WrittenParts
+from featurestore.training.snapshot import TIMESTAMP
+from featurestore.training.training_frame import TrainingFrame
 
 OPENED = "training uses those at hand, materialize and lookups those that are applied", "training uses what is declared"
-AT_HAND = "those at hand are used", "the definitions at hand are used"
-MATERIALIZED = "those that are applied are materialized", "there is nothing to materialize"
 
 
 @counterparts
@@ -133,14 +118,15 @@ class FeatureStore(BoundToProcess):
         config = load_config(path, env if env is not None else os.environ.get("FEATURESTORE_ENV") or None)
         self._open(Project(config, load(definition_files(config), config.root), clock))
         if hasattr(sys, "ps1"):  # somebody sits at it: a notebook or Python's prompt
-            self._say(self.differences().told(*OPENED))
+            self._said.say(self.differences().told(*OPENED))
 
     def _open(self, project: Project) -> None:
         self._project = project
+        self._said = SaidOnce()
         self._planning = Planning(project)
+        self._frames, self._runs = Frames(project, self._said), Runs(project, self._said)
         self._pushes = ToldPushes(lambda: project.pushing, project.push_trail)
         project.serving_log.described = partial(describe_served_hours, project)
-        self._said: set[str] = set()
         self._remove: Callable[[], object] | None = None
 
     @classmethod
@@ -265,22 +251,6 @@ class FeatureStore(BoundToProcess):
         """
         return describe_all(self._project) if name is None else describe(self._project, name)
 
-    def _say(self, line: str) -> None:
-        """One line for whoever calls, once: by Python's logging, which prints it where nobody set up anything else."""
-        if line and line not in self._said:
-            self._said.add(line)
-            _LOGGER.warning("%s", line)
-
-    def _instant(self, value: Any, option: str) -> int:
-        """The instant (µs) that a caller gives; where it says no zone, that is said."""
-        instant = asked_instant(value, option)
-        self._say_naive(value, option)
-        return instant
-
-    def _say_naive(self, value: Any, option: str) -> None:
-        for notice in naive_notices([value], option):
-            self._say(notice)
-
     def history(self) -> tuple[Version, ...]:
         """Every applied version, newest first."""
         return self.registry.history()
@@ -319,23 +289,8 @@ class FeatureStore(BoundToProcess):
         that it names, in place of those of now; SourceError where these are gone. With the same manifest as features, the same frame is
         made again. Raises SpineError, SourceError, OnDemandError, FingerprintError, ManifestError.
         """
-        is_path = isinstance(features, (str, Path)) and str(features).endswith(".parquet")
-        if is_path or (is_features(spine) and not is_features(features)):
-            raise SpineError("The spine comes first, and then the features: get_historical_features(spine, features)")
         options = Options(timestamp, timezone, with_status, with_event_time)
-        service = self._service(features)
-        listing = asked_listing(service, self.offline, sources_as_in)
-        frame = get_historical_features(
-            spine, service, self.offline, now=self._project.now(), options=options, listing=listing
-        )
-        logged = self._from_log(from_log, service, options)
-        return self._journalled(frame if logged is None else logged.frame(frame), service)
-
-    def _from_log(self, from_log: timedelta | str | None, service: ResolvedService, options: Options) -> FromLog | None:
-        """What puts logged values in place of the query's; None where nobody asks for it."""
-        if from_log is None:
-            return None
-        return FromLog(self._project, service, options, asked_duration(from_log, "from_log"))
+        return self._frames.of_spine(spine, features, options, from_log=from_log, sources_as_in=sources_as_in)
 
     @checked
     def snapshot(
@@ -343,11 +298,7 @@ class FeatureStore(BoundToProcess):
     ) -> TrainingFrame:
         """The values of every key as a lookup at `at` would have been served, without a spine; of several instants, all in
         one query, the keys of the first, then those of the next. sources_as_in: as for `get_historical_features`."""
-        options, service = Options(with_status=with_status), self._service(features)
-        asked, listing = AskedInstants.of(at), asked_listing(service, self.offline, sources_as_in)
-        frame = snapshot(service, self.offline, at=asked.at, now=self._project.now(), options=options, listing=listing)
-        frame.manifest["notices"] += asked.notices
-        return self._journalled(frame, service)
+        return self._frames.of_instants(features, at, Options(with_status=with_status), sources_as_in=sources_as_in)
 
     @checked
     def historical_parts(  # noqa: PLR0913 - each is a word of its own
@@ -362,16 +313,9 @@ class FeatureStore(BoundToProcess):
         `get_historical_features`. Raises what that raises, and FeatureStoreError where the folder holds another frame.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        if not isinstance(spine, (str, Path)):
-            raise SpineError(f"The spine of parts is a Parquet file or folder, and not {shown(spine)}")
-        service, now = self._service(features), self._project.now()
-        place = writable_folder(folder)
-        logged = self._from_log(from_log, service, options)
-        written = historical_parts(
-            place, spine, service, self.offline, now=now, options=options, part_rows=part_rows, instead=logged,
-            sources_as_in=sources_as_in,
-        )  # fmt: skip
-        return self._entered(written, service)
+        return self._frames.parts_of_spine(
+            folder, spine, features, options, part_rows=part_rows, from_log=from_log, sources_as_in=sources_as_in
+        )
 
     @checked
     def snapshot_parts(
@@ -380,18 +324,10 @@ class FeatureStore(BoundToProcess):
     ) -> WrittenParts:  # fmt: skip
         """Write a snapshot that is too large to be made at once, as `historical_parts` does: several instants a file where there are few
         keys, else a range of keys at one instant."""
-        options, service = Options(with_status=with_status), self._service(features)
-        instants, now = AskedInstants.of(at).at, self._project.now()
-        place = writable_folder(folder)
-        written = snapshot_parts(
-            place, service, self.offline, at=instants, now=now, options=options, part_rows=part_rows,
-            sources_as_in=sources_as_in,
-        )  # fmt: skip
-        return self._entered(written, service)
-
-    def _journalled(self, frame: TrainingFrame, service: ResolvedService) -> TrainingFrame:
-        project = self._project
-        return journalled(frame, service, project.registry, project.now, project.statistics)
+        options = Options(with_status=with_status)
+        return self._frames.parts_of_instants(
+            folder, features, at, options, part_rows=part_rows, sources_as_in=sources_as_in
+        )
 
     @checked
     def estimate_historical_features(
@@ -405,33 +341,14 @@ class FeatureStore(BoundToProcess):
         length is SpineError.
         """
         options = Options(timestamp, timezone, with_status, with_event_time)
-        service, now = self._service(features), self._project.now()
-        return estimate_spine(spine, service, self.offline, now=now, options=options, part_rows=part_rows)
+        return self._frames.estimate_of_spine(spine, features, options, part_rows=part_rows)
 
     @checked
     def estimate_snapshot(
         self, features: Any, *, at: datetime | Sequence[datetime], with_status: bool = False, part_rows: int | None = None
     ) -> Estimate:  # fmt: skip
         """The same of a snapshot, whose keys are counted about. part_rows: of `snapshot_parts`."""
-        options, service = Options(with_status=with_status), self._service(features)
-        instants, now = AskedInstants.of(at).at, self._project.now()
-        return estimate_snapshot(service, self.offline, at=instants, now=now, options=options, part_rows=part_rows)
-
-    def _entered(self, written: WrittenParts, service: ResolvedService) -> WrittenParts:
-        project = self._project
-        return entered(written, service, project.registry, project.statistics, now=project.now())
-
-    def _service(self, features: Any) -> ResolvedService:
-        """What is asked for, as it is at hand; where that is not as it is applied, or its code was replaced, it is said. Of a
-        manifest, what it names."""
-        if isinstance(features, Manifest):
-            return self._project.manifest_service(features)
-        service = self._project.service(features)
-        for item in service.on_demand:
-            if changed := told_of_change(item):
-                self._say(f"On-demand feature '{item.name}': {changed}")
-        self._say(self._project.differences_of(features).told(*AT_HAND))
-        return service
+        return self._frames.estimate_of_instants(features, at, Options(with_status=with_status), part_rows=part_rows)
 
     @checked
     def explain(
@@ -443,7 +360,7 @@ class FeatureStore(BoundToProcess):
         """
         asked = self._project.selection(view)
         resolved = self._project.view(asked.view)
-        instant = self._project.now() if at is None else self._instant(at, "at")
+        instant = self._project.now() if at is None else self._said.instant(at, "at")
         return explain(resolved, self.offline, key, at=instant, limit=limit).of(asked.features)
 
     @checked
@@ -482,27 +399,7 @@ class FeatureStore(BoundToProcess):
         views: only these. full: every key, not only those that may have changed, and what is served already once more, in
         one switch. progress: a bar on a terminal, lines elsewhere. stop: once it is set, MaterializeError after the batch that is being written. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
-        if not isinstance(stop, Event | None):
-            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
-        return self._materialize(views, full=full, progress=progress, stop=stop)
-
-    def _materialize(
-        self,
-        views: Sequence[str] | None,
-        *,
-        full: bool,
-        progress: bool,
-        stop: Event | None = None,
-        engine_of: Callable[[ResolvedView], RunEngine | None] = lambda _: None,
-    ) -> list[Run]:
-        """`materialize`, the records of a view being written where `engine_of` says; None: in this process."""
-        self._say(self.differences().told(*MATERIALIZED))
-        fill, stops = self._project.materializer.materialize, (stop or Event()).is_set
-        runs: list[Run] = []
-        for view in self._project.applied(views):
-            runs += fill(view, full=full, progress=Progress(shown=progress, stop=stops), engine=engine_of(view))
-        self._free_leftovers()
-        return runs
+        return self._runs.materialize(views, full=full, progress=progress, stop=stop)
 
     @checked
     def estimate_materialize(self, views: Sequence[str] | None = None, *, full: bool = False) -> Estimate:
@@ -519,19 +416,7 @@ class FeatureStore(BoundToProcess):
         meanwhile is taken up. Where a view fails, the others go on, and it is tried again, after ever longer pauses: that is
         logged, and in the trail of activity. Raises NotFoundError, at once, where one of `views` was never applied.
         """
-        self._say(self.differences().told(*MATERIALIZED))
-        project = self._project
-        project.check_applied(views)
-        seconds = asked_duration(every, "every") / 1e6
-        if not isinstance(stop, Event):
-            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
-        free, fill = self._free_leftovers, project.materializer
-        followed = FollowedProject(self.registry, self.online, fill, project.config.project, project.rebound, free)
-        Follower(followed, views=views, every_seconds=seconds).follow(stop)
-
-    def _free_leftovers(self) -> None:
-        free, published = self._project.materializer.free, self._project.serving.is_published
-        free_leftovers(self.registry, free=free, published=published)
+        self._runs.follow(stop, views, every_seconds=asked_duration(every, "every") / 1e6)
 
     @checked
     def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
@@ -573,8 +458,6 @@ class FeatureStore(BoundToProcess):
         partitions. Messages that cannot be taken are kept aside; see `poison`. Raises NotFoundError, ConfigError, PushError,
         BrokerError where a stream lost messages or is another one, and LogError.
         """
-        if stop is not None and not isinstance(stop, Event):
-            raise RequestError(f"stop is a threading.Event, and not {shown(stop)}")
         project = self._stream_project()
         found = streamed(project.pushing, sources)
         options = ConsumeOptions(until_end, skip_lost, begin_again)
@@ -583,7 +466,6 @@ class FeatureStore(BoundToProcess):
     def _stream_project(self) -> StreamProject:
         project = self._project
         config = project.config
-
         told = partial(self._pushes.told, who="featurestore consume")
         return StreamProject(config.project, project.pushing, project.online, project.poison, config.brokers, told)
 
@@ -858,8 +740,8 @@ class FeatureStore(BoundToProcess):
     ) -> Audit:  # fmt: skip
         """`audit`. engine: compares what it can; None: this process compares everything."""
         self._project.serving_log.flush()
-        ended = None if until is None else self._instant(until, "until")
-        self._say_naive(since, "since")
+        ended = None if until is None else self._said.instant(until, "until")
+        self._said.naive(since, "since")
         if not isinstance(against, Manifest | Mapping | None):
             raise RequestError(f"against is a manifest, or a dict of service and fingerprint, and not {shown(against)}")
         trained = {against.service: against.fingerprint} if isinstance(against, Manifest) else against or {}
@@ -883,8 +765,8 @@ class FeatureStore(BoundToProcess):
         """
         self._project.serving_log.flush()
         now = self._project.now()
-        ended = now + 1 if until is None else self._instant(until, "until")  # what was served just now is over
-        self._say_naive(since, "since")
+        ended = now + 1 if until is None else self._said.instant(until, "until")  # what was served just now is over
+        self._said.naive(since, "since")
         asked = DriftAsked(
             service, began(since, now) or 0, ended, None if baseline is None else Baseline.of(baseline),
             asked_duration(before, "before"), None if every is None else asked_duration(every, "every"),
@@ -906,7 +788,7 @@ class FeatureStore(BoundToProcess):
         the run of this number. training_set: of the frame that was written to this path or URL. since: as for `audit`. limit: so many at
         most. Raises NotFoundError and RequestError.
         """
-        self._say_naive(since, "since")
+        self._said.naive(since, "since")
         began_at = began(since, self._project.now())
         return statistics(self._project, StatisticsAsked(feature, view, service, run, training_set, began_at, limit))
 
@@ -927,7 +809,7 @@ class FeatureStore(BoundToProcess):
 
         views: only these. since: of rows that happened since then, an aware datetime, or how long ago, "7d"; all by default.
         """
-        self._say_naive(since, "since")
+        self._said.naive(since, "since")
         return availability(self._project, views, since=since)
 
     @checked
@@ -951,8 +833,8 @@ class FeatureStore(BoundToProcess):
         """
         real = Real(self.config, self.catalog, self.offline, self._project.now())
         asked = Simulated(
-            None if start is None else self._instant(start, "start"),
-            None if end is None else self._instant(end, "end"), services,
+            None if start is None else self._said.instant(start, "start"),
+            None if end is None else self._said.instant(end, "end"), services,
             Faults() if faults is None else faults, seed, lookups, {} if rows is None else rows,
         )  # fmt: skip
         return simulate(real, asked, self._beside)

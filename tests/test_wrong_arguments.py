@@ -460,7 +460,13 @@ def test_one_name_and_one_definition_are_lists_of_one(store: FeatureStore) -> No
     assert [*store.availability("view").views] == ["view"]
 
 
-NOT_LOOKED_AT: dict[type, list[Any]] = {bool: [True, False], int: [0, -1, 1 << 70], str: ["", "x"], type(None): [None]}
+NOT_LOOKED_AT: dict[type, list[Any]] = {
+    bool: [True, False],
+    int: [0, -1, 1 << 70],
+    str: ["", "x"],
+    Event: [Event()],
+    type(None): [None],
+}
 """By type values that are taken without a look where their type is enough."""
 
 

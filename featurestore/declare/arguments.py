@@ -7,6 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from threading import Event
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 from featurestore.declare.problems import shown
@@ -169,6 +170,11 @@ KINDS: list[tuple[Any, _Kind]] = [
     (
         str | None,
         _Kind("text, or None", lambda value: value is None or isinstance(value, str), frozenset({str, NOTHING})),
+    ),
+    (Event, _Kind("a threading.Event", lambda value: isinstance(value, Event), frozenset({Event}))),
+    (
+        Event | None,
+        _Kind("a threading.Event", lambda value: isinstance(value, Event | None), frozenset({Event, NOTHING})),
     ),
     (Sequence[str] | None, SOME_NAMES),
     (str | Sequence[str], _Kind("text, or a list of texts", lambda value: isinstance(value, str) or _are_names(value))),

@@ -87,7 +87,7 @@ class AskedFrame:
         """Resolve features, and list the files of their sources. versions: those of the engine, for the manifest. sources_as_in: the
         manifest whose files are read, or what holds one; None: those of now."""
         project = store._project
-        service, now = store._service(features), project.now()
+        service, now = store._frames.service(features), project.now()
         check_options(service, options)
         listing = asked_listing(service, project.offline, sources_as_in) or listing_of(service, project.offline)
         manifest = manifest_of(service, project.offline, listing, now=now, options=options)

@@ -102,4 +102,4 @@ def materialize_by(
     def engine_of(view: ResolvedView) -> RunEngine | None:
         return runs if goes_by_key(view.source, part_of_view(view)) else None
 
-    return store._materialize(views, full=full, progress=progress, engine_of=engine_of)
+    return store._runs.materialize(views, full=full, progress=progress, engine_of=engine_of)

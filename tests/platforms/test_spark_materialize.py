@@ -242,7 +242,7 @@ def test_batches_that_come_twice_change_nothing(redis_server: RedisServer, tmp_p
         for hours, full in ((-2, False), (-1, False), (0, False), (0, True)):
             pair.clock.set(NOON + HOUR * hours)
             pair.one.materialize(progress=False, full=full)
-            pair.other._materialize(None, full=full, progress=False, engine_of=lambda _: repeated)
+            pair.other._runs.materialize(None, full=full, progress=False, engine_of=lambda _: repeated)
             pair.check()
         late, given = repeated.tasks[0]
         with pytest.raises(LeaseLostError, match="View 'view': its run is over, or another one has taken over"):
