@@ -32,7 +32,7 @@ from featurestore.materialize.progress import Progress
 from featurestore.online import Guard, OnlineStore, open_online, value_checksums
 from featurestore.online.value_checksums import sealed
 from featurestore.online.view_codec import ViewCodec, project_prefix
-from featurestore.registry.kept_statistics import Gathering, Told
+from featurestore.registry.kept_statistics import GatheredFeatures, Gathering
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.types import FeatureType, Int64
@@ -90,7 +90,7 @@ def gathering(features: Mapping[str, tuple[str, FeatureType]]) -> Gathering:
     return Gathering(features, failed)
 
 
-def statistics(told: Told | None) -> list[Any]:
+def statistics(told: GatheredFeatures | None) -> list[Any]:
     """All of it but what doubles are summed to, which the order of the rows decides; as text, since NaN is no NaN's equal."""
     assert told is not None
     rows, features = told
@@ -117,7 +117,7 @@ class Online(NamedTuple):
         except Killed:
             self.store.write({ViewCodec(self.project, self.view).lease_key: None})  # its process is gone
             return []
-        return [Made(replace(run, seconds=0.0), statistics(here.told[run.instant])) for run in runs]
+        return [Made(replace(run, seconds=0.0), statistics(here.gathered[run.instant])) for run in runs]
 
     def bytes(self) -> dict[bytes, bytes | None]:
         """All that is online, without the project's name."""

@@ -11,7 +11,7 @@ from featurestore.declare.sources import Source
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.steps import Step, steps_of
-from featurestore.engines.task_statistics import TaskStatistics, told_of
+from featurestore.engines.task_statistics import TaskStatistics, gathered_of
 from featurestore.engines.tasks import AnswerTask, FunctionTask, TaskLimits
 from featurestore.errors import SourceError
 from featurestore.lazy import pa
@@ -214,8 +214,8 @@ class AskedFrame:
         else:
             write_manifest(path, manifest)
         keeper, now = self.project.statistics, self.project.now()
-        told = told_of(counts.statistics, named_columns(self.service), keeper, rows=counts.rows)
-        described = described_frame(path, self.service, told, keeper, now)
+        gathered = gathered_of(counts.statistics, named_columns(self.service), keeper, rows=counts.rows)
+        described = described_frame(path, self.service, gathered, keeper, now)
         enter(path, manifest, self.service, self.project.registry, now, lambda write: keeper.beside(write, described))
 
 

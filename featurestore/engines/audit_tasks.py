@@ -29,19 +29,19 @@ from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.semantics.source_columns import read_columns
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.source_files import SourceFile, again
-from featurestore.sources.sources import Told
+from featurestore.sources.sources import SourceFacts
 
 
 @dataclass(frozen=True)
 class AuditTask:
     """Compares what was served of a version. groups: the files of the log that are compared together, in their order. evidence: by view and
-    fingerprint. files, told: of each source that is read where it lies. sent: the rows of the others. spine: see SpineOfRequests."""
+    fingerprint. files, facts: of each source that is read where it lies. sent: the rows of the others. spine: see SpineOfRequests."""
 
     logged: LoggedVersion
     groups: tuple[tuple[Path, ...], ...]
     evidence: Mapping[tuple[str, str], ViewEvidence]
     files: Mapping[str, tuple[SourceFile, ...]]
-    told: Mapping[str, Told]
+    facts: Mapping[str, SourceFacts]
     sent: Mapping[str, pa.Table]
     limits: TaskLimits
     forgotten: ForgottenKeys | None
@@ -53,7 +53,7 @@ class AuditTask:
         spine = None if self.spine is None else SpineOfRequests(self.spine)
         failed: FeatureStoreError | FileNotFoundError | None = None
         with engine_of(self.limits, self.forgotten) as offline:
-            offline.told = self.told
+            offline.facts = self.facts
             ground = Ground(offline, self._of_view, self.files, self.sent)
             try:
                 audit_files(ground, replace(self.logged, files=self.groups[number]), counts, damaged, spine)
@@ -128,7 +128,7 @@ class EngineAudit:
             evidence[view.name, view.fingerprint] = found
             views += [view, *found.others]
         files: dict[str, tuple[SourceFile, ...]] = {}
-        told: dict[str, Told] = {}
+        facts: dict[str, SourceFacts] = {}
         sent: dict[str, pa.Table] = {}
         sources: dict[str, Source] = {}
         for source in (view.source for view in views):
@@ -139,7 +139,7 @@ class EngineAudit:
                 files[name] = self.project.offline.files(source)
                 if any(file.copy for file in files[name]):
                     return None
-                told[name] = self._told(source, files[name])
+                facts[name] = self._facts(source, files[name])
             elif isinstance(source, DataFrameSource) or (isinstance(source, PushSource) and source.history is None):
                 sent[name] = self._rows(source, [view for view in views if view.source.name == name])
                 if sent[name].nbytes > self.send_bytes:
@@ -147,12 +147,12 @@ class EngineAudit:
             else:
                 return None
         return AuditTask(
-            logged, groups_of(logged.files, self.tasks), evidence, files, told, sent, self.limits, self.project.offline.forgotten(), spine
+            logged, groups_of(logged.files, self.tasks), evidence, files, facts, sent, self.limits, self.project.offline.forgotten(), spine
         )  # fmt: skip
 
-    def _told(self, source: ParquetSource | DeltaSource, files: tuple[SourceFile, ...]) -> Told:
+    def _facts(self, source: ParquetSource | DeltaSource, files: tuple[SourceFile, ...]) -> SourceFacts:
         with self.project.offline.session() as session:
-            return self.project.offline.told_of(session.connection, source, files)
+            return self.project.offline.facts_of(session.connection, source, files)
 
     def _rows(self, source: Source, views: Sequence[ResolvedView]) -> pa.Table:
         offline = self.project.offline

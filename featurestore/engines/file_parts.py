@@ -14,11 +14,13 @@ from featurestore.semantics.columns import RawColumns
 from featurestore.semantics.forgotten import ForgottenKeys
 from featurestore.sources.offline import Offline
 from featurestore.sources.source_files import SourceFile
-from featurestore.sources.sources import Told
+from featurestore.sources.sources import SourceFacts
 
 
-def told_files(offline: Offline, route: Route, files: Sequence[SourceFile]) -> Iterator[tuple[SourceFile, Told]]:
-    """Each file of a route's source, and what whoever reads it alone is to be told."""
+def files_with_facts(
+    offline: Offline, route: Route, files: Sequence[SourceFile]
+) -> Iterator[tuple[SourceFile, SourceFacts]]:
+    """Each file of a route's source, and what a process has to know of the source that reads it alone."""
     source = route.source
     assert isinstance(source, FileSource)
     instants = offline.instants(source, files) if source.arrives else [0] * len(files)
@@ -26,17 +28,17 @@ def told_files(offline: Offline, route: Route, files: Sequence[SourceFile]) -> I
         own = offline.agreed_columns(session.connection, source, files)
     columns = RawColumns({name: of for name, of in own.items() if name in route.columns})
     for file, instant in zip(files, instants, strict=True):
-        yield file, Told(columns, {file: instant})
+        yield file, SourceFacts(columns, {file: instant})
 
 
 def buckets_of_file(
-    route: Route, count: int, part: tuple[SourceFile, Told], limits: TaskLimits, forgotten: ForgottenKeys | None
+    route: Route, count: int, part: tuple[SourceFile, SourceFacts], limits: TaskLimits, forgotten: ForgottenKeys | None
 ) -> list[pa.Table]:
-    """The rows of a file of a route's source, by key or by identity. part: one of `told_files`."""
-    file, told = part
+    """The rows of a file of a route's source, by key or by identity. part: one of `files_with_facts`."""
+    file, facts = part
     # One thread reads rows in the order of the file, so that what is run again gives the same tables.
     with engine_of(replace(limits, threads=1), forgotten) as offline:
-        offline.told = {route.source.name: told}
+        offline.facts = {route.source.name: facts}
         with offline.session(files={route.source.name: (file,)}) as session, session.reading():
             rows = session.rows(route.source, route.columns)
         return buckets_of_source(rows, route, count, offline)

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from featurestore.engines.record_tasks import Recorded, RecordTask, RunTask
 from featurestore.engines.steps import Route, goes_by_key, part_of_view, route_of
-from featurestore.engines.task_statistics import TaskStatistics, told_of
+from featurestore.engines.task_statistics import TaskStatistics, gathered_of
 from featurestore.engines.tasks import IdentityTask, TaskLimits
 from featurestore.errors import ConfigError
 from featurestore.materialize.kernel import Written
@@ -23,7 +23,7 @@ from featurestore.materialize.run_plan import PlannedRun
 from featurestore.materialize.stored_keys import count_records
 from featurestore.project import Project
 from featurestore.registry.frames import feature_name
-from featurestore.registry.kept_statistics import Told
+from featurestore.registry.kept_statistics import GatheredFeatures
 from featurestore.semantics.view import ResolvedView
 from featurestore.store import FeatureStore
 
@@ -50,7 +50,7 @@ class EngineRuns(Generic[Rows]):
     mover: RecordMover[Rows]
     limits: TaskLimits
     partitions: int
-    told: dict[int, Told | None] = field(default_factory=dict)
+    gathered: dict[int, GatheredFeatures | None] = field(default_factory=dict)
     """See `RunEngine`."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
@@ -78,7 +78,7 @@ class EngineRuns(Generic[Rows]):
                 if run.changes is not None:  # a task that ran twice cannot tell which records are new
                     present = count_records(offline, self.project.online, run.codec)
                     written = written._replace(records=present - (run.present or 0))
-                self.told[marks.instant] = told_of(gathered, features, keeper, rows=written.keys)
+                self.gathered[marks.instant] = gathered_of(gathered, features, keeper, rows=written.keys)
                 yield written
         except Exception:
             offline.check_unchanged(view.source, run.files)  # which is why, where it is not

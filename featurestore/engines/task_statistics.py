@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from featurestore.lazy import pa
 from featurestore.plurals import plural
-from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
+from featurestore.registry.kept_statistics import GatheredFeatures, Gathering, StatisticsKeeper
 from featurestore.statistics.feature_statistics import FeatureStatistics
 from featurestore.statistics.gathered_statistics import GatheredStatistics
 from featurestore.statistics.held_rows import EXACT_VALUES
@@ -78,18 +78,20 @@ def sent(gathering: Gathering, failures: list[Exception]) -> str:
     return b64encode(packed).decode()
 
 
-def told_of(texts: Iterable[str], features: Features, keeper: StatisticsKeeper, *, rows: int) -> Told | None:
+def gathered_of(
+    texts: Iterable[str], features: Features, keeper: StatisticsKeeper, *, rows: int
+) -> GatheredFeatures | None:
     """What tasks gathered, put together. rows: that they were given altogether. None where nothing is kept, or that fails."""
     if not keeper.is_on:
         return None
     try:
-        return _told_of(texts, features, rows)
+        return _merged(texts, features, rows)
     except Exception as error:  # noqa: BLE001 - whatever it is, what is told of is more important
         keeper.failed(error)
         return None
 
 
-def _told_of(texts: Iterable[str], features: Features, rows: int) -> Told:
+def _merged(texts: Iterable[str], features: Features, rows: int) -> GatheredFeatures:
     parts: dict[tuple[str, ...], GatheredStatistics] = {}
     for text in texts:
         if text.startswith(ERROR):

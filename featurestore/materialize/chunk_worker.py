@@ -33,7 +33,7 @@ from featurestore.sources.instances import Instances
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
 from featurestore.sources.source_files import SourceFile
-from featurestore.sources.sources import Told
+from featurestore.sources.sources import SourceFacts
 from featurestore.tiles.file_tile_choice import ChosenTiles
 
 
@@ -49,14 +49,14 @@ class WorkerLimits(NamedTuple):
 @dataclass(frozen=True)
 class ChunkWork:
     """All that a worker process is told of a run, once. online: the URL of the store. everything: whether every record is written.
-    told: what the driver settled of the view's source. tells: whether it is to send the values that it writes."""
+    facts: what the driver found of the view's source. tells: whether it is to send the values that it writes."""
 
     view: ResolvedView
     project: str
     online: str
     everything: bool
     files: tuple[SourceFile, ...]
-    told: Told
+    facts: SourceFacts
     forgotten: ForgottenKeys | None
     tiles: ChosenTiles | None
     tells: bool
@@ -68,9 +68,9 @@ class ChunkWork:
         threads, memory_limit, spill, copies = self.limits
         instances = Instances(memory_limit=memory_limit, threads=threads, spill=spill)
         offline, source = Offline(Path(), instances=instances), self.view.source
-        offline.forgotten, offline.told, offline.copies_folder = (
+        offline.forgotten, offline.facts, offline.copies_folder = (
             lambda: self.forgotten,
-            {source.name: self.told},
+            {source.name: self.facts},
             copies,
         )
         with closing(offline), offline.session(files=offline.listing(source, self.files)) as session:

@@ -53,7 +53,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec, edition_of, pack_watermark, unpack_watermark
 from featurestore.plurals import plural
 from featurestore.registry.frames import feature_name
-from featurestore.registry.kept_statistics import Gathering, Told
+from featurestore.registry.kept_statistics import GatheredFeatures, Gathering
 from featurestore.registry.store import RunRecord
 from featurestore.report import instant_json, plain_fields
 from featurestore.semantics.view import ResolvedView
@@ -127,7 +127,7 @@ class RunEngine(Protocol):
     """Where the records of a run are written."""
 
     @property
-    def told(self) -> dict[int, Told | None]:
+    def gathered(self) -> dict[int, GatheredFeatures | None]:
         """By instant (µs) what the values of its keys are like; None where that could not be told. Whoever keeps them takes them out."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
@@ -303,7 +303,7 @@ class ThisProcess:
     gather: Gather = _nothing_gathered
     chunk_keys: int = PASS_KEYS
     workers: Workers | None = None
-    told: dict[int, Told | None] = field(default_factory=dict)
+    gathered: dict[int, GatheredFeatures | None] = field(default_factory=dict)
     """By instant (µs) what the values of its keys are like; None where that could not be told."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
@@ -325,7 +325,7 @@ class ThisProcess:
                     gathering = self._gathering(view)
                     written, done = chunked.write(marks, done, gathering)
                     if gathering is not None:
-                        self.told[marks.instant] = gathering.told()
+                        self.gathered[marks.instant] = gathering.gathered()
                     yield written
             except duckdb.Error as error:
                 raise SourceError(

@@ -26,7 +26,7 @@ from featurestore.online.value_checksums import read_past_damage
 from featurestore.online.view_codec import ViewCodec
 from featurestore.registry.delete_online import free_view
 from featurestore.registry.documents import view_fingerprints
-from featurestore.registry.kept_statistics import StatisticsKeeper, Told
+from featurestore.registry.kept_statistics import GatheredFeatures, StatisticsKeeper
 from featurestore.registry.rollout import held_views
 from featurestore.registry.store import Registry
 from featurestore.semantics.view import ResolvedView
@@ -73,7 +73,7 @@ class Materializer:
             writer = engine or here
             for run in self._fill(view, full=full, progress=progress, engine=writer):
                 self._record(
-                    run, writer.told.pop(run.instant, None)
+                    run, writer.gathered.pop(run.instant, None)
                 )  # at once: the next one may take hours, and be killed
                 runs.append(run)
         except MaterializeError:  # whose lease was freed with all else of the version
@@ -83,10 +83,10 @@ class Materializer:
             self.free(view.name, view.fingerprint)
         return runs
 
-    def _record(self, run: Run, told: Told | None) -> None:
+    def _record(self, run: Run, gathered: GatheredFeatures | None) -> None:
         """Note a run that is published in the registry, with what its values are like."""
         record = run_record(run, self._store.get([]).now)
-        described = self._statistics.described("run", run.view, run.fingerprint, at=run.instant, told=told)
+        described = self._statistics.described("run", run.view, run.fingerprint, at=run.instant, gathered=gathered)
         self._statistics.beside(partial(self._registry.record_run, record), described)
 
     def _stays(self, view: ResolvedView) -> bool:

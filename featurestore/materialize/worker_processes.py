@@ -88,7 +88,7 @@ class Workers:
         source = run.view.source
         assert isinstance(source, FileSource), "its rows lie in files"
         return ChunkWork(
-            run.view, self.project, self.online, run.changes is None, run.files, offline.told_of(session.connection, source, run.files),
+            run.view, self.project, self.online, run.changes is None, run.files, offline.facts_of(session.connection, source, run.files),
             session.forgotten, tiles, tells, self.limits(count),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from featurestore.online.contract import Guard, OnlineStore, Reading
 
-Told = Callable[[str, float, bool], None]
+Watcher = Callable[[str, float, bool], None]
 """Is told of a call when it ends: which one ("get" or "write"), how many seconds it took, whether it was answered."""
 
 
@@ -41,13 +41,13 @@ def connections() -> HeldConnections:
 
 
 class WatchedStore:
-    """Passes everything on to a store, and tells of its calls where somebody wants to know. told: that somebody."""
+    """Passes everything on to a store, and tells of its calls where somebody wants to know. watcher: that somebody."""
 
     blocking: ClassVar[bool] = True
 
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
-        self.told: Told | None = None
+        self.watcher: Watcher | None = None
 
     def __repr__(self) -> str:
         return repr(self._store)
@@ -62,11 +62,11 @@ class WatchedStore:
 
     def get(self, keys: Sequence[bytes]) -> Reading:
         """The store's."""
-        return self._store.get(keys) if self.told is None else self._timed("get", self._store.get, keys)
+        return self._store.get(keys) if self.watcher is None else self._timed("get", self._store.get, keys)
 
     def write(self, puts: Mapping[bytes, bytes | None], *, guard: Guard | None = None) -> bool:
         """The store's."""
-        if self.told is None:
+        if self.watcher is None:
             return self._store.write(puts, guard=guard)
         written: bool = self._timed("write", self._store.write, puts, guard=guard)
         return written
@@ -85,6 +85,6 @@ class WatchedStore:
             result = call(*given, **words)
             answered = True
         finally:
-            if self.told is not None:
-                self.told(name, perf_counter() - began, answered)
+            if self.watcher is not None:
+                self.watcher(name, perf_counter() - began, answered)
         return result

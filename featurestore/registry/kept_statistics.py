@@ -42,12 +42,19 @@ class StatisticsKeeper:
         return Gathering(features, self.failed) if self.is_on else None
 
     def described(
-        self, kind: Kind, subject: str, fingerprint: str, *, at: int, told: Told | None, training_set: str | None = None
+        self,
+        kind: Kind,
+        subject: str,
+        fingerprint: str,
+        *,
+        at: int,
+        gathered: GatheredFeatures | None,
+        training_set: str | None = None,
     ) -> Described | None:
         """What to keep of what was gathered; None, where that failed. at: see KeptStatistics (µs)."""
-        if told is None:
+        if gathered is None:
             return None
-        rows, features = told
+        rows, features = gathered
         try:
             most = self._said.keep_hours if kind == "hour" else self._said.keep
             kept = KeptStatistics(kind, subject, fingerprint, to_datetime(at), rows, training_set, None, features)
@@ -87,7 +94,7 @@ class StatisticsKeeper:
         LOGGER.warning("Statistics are not kept: %s: %s", type(error).__name__, error)
 
 
-Told = tuple[int, tuple[FeatureStatistics, ...]]
+GatheredFeatures = tuple[int, tuple[FeatureStatistics, ...]]
 """Rows, and what their features are like."""
 
 
@@ -127,7 +134,7 @@ class Gathering:
             self._gathered = None
             self._failed(error)
 
-    def told(self) -> Told | None:
+    def gathered(self) -> GatheredFeatures | None:
         """What was gathered; None where that failed."""
         if self._gathered is None:
             return None

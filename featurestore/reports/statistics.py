@@ -14,7 +14,7 @@ from featurestore.errors import NotFoundError, RequestError, did_you_mean
 from featurestore.lazy import pa
 from featurestore.project import Project
 from featurestore.registry.frames import named_columns
-from featurestore.registry.kept_statistics import Told
+from featurestore.registry.kept_statistics import GatheredFeatures
 from featurestore.reports.audit.logged import answered, chunks
 from featurestore.semantics.service import ResolvedService
 from featurestore.serving.log.segments import HOUR_US, live
@@ -127,7 +127,7 @@ def describe_served_hours(project: Project, between: Callable[[], None] = lambda
         return 0
     for hour in hours:
         try:
-            told = _told(project, hour, between)
+            gathered = _gathered(project, hour, between)
         except InterruptedError:
             raise
         except FileNotFoundError:  # the log's retention took a file that was listed
@@ -135,9 +135,9 @@ def describe_served_hours(project: Project, between: Callable[[], None] = lambda
         except Exception as error:  # noqa: BLE001 - as above
             keeper.failed(error)
             break
-        if told is None or not told[0]:  # of a file that goes on into other hours
+        if gathered is None or not gathered[0]:  # of a file that goes on into other hours
             continue
-        keeper.keep(keeper.described("hour", hour.service, hour.fingerprint, at=hour.begins, told=told))
+        keeper.keep(keeper.described("hour", hour.service, hour.fingerprint, at=hour.begins, gathered=gathered))
         if keeper.failures > failures:
             break
         described += 1
@@ -170,7 +170,7 @@ def _hours(project: Project) -> list[_ServedHour]:
     return sorted(chosen)
 
 
-def _told(project: Project, hour: _ServedHour, between: Callable[[], None]) -> Told | None:
+def _gathered(project: Project, hour: _ServedHour, between: Callable[[], None]) -> GatheredFeatures | None:
     found = project.registry.find_service(hour.service, hour.fingerprint)
     if found is None:
         return None
@@ -187,7 +187,7 @@ def _told(project: Project, hour: _ServedHour, between: Callable[[], None]) -> T
         told = answered(rows)
         gathering.add(partial(_columns, told, version), told.num_rows)
         between()
-    return gathering.told()
+    return gathering.gathered()
 
 
 def _columns(rows: pa.Table, version: ResolvedService) -> dict[str, pa.ChunkedArray]:

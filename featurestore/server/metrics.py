@@ -232,7 +232,7 @@ class Metrics:
     def watch_store(self, store: OnlineStore) -> None:
         """Be told of its calls, where it is on another machine."""
         if isinstance(store, WatchedStore):
-            store.told = self._called
+            store.watcher = self._called
 
     def _called(self, call: str, seconds: float, answered: bool) -> None:
         key = call, "answered" if answered else "failed"

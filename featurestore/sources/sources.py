@@ -47,8 +47,8 @@ AGREED_SETS = 64
 """How many sets of files are remembered with what their columns are as a whole."""
 
 
-class Told(NamedTuple):
-    """What was settled of a source elsewhere, for a process that reads some of its files. columns: those of all of its files.
+class SourceFacts(NamedTuple):
+    """What one process found of a source, for another one that reads some of its files. columns: those of all of its files.
     instants: by file, from when (µs) its rows are known."""
 
     columns: RawColumns
@@ -109,8 +109,8 @@ class Sources:
         """By name the URLs of the databases that sources name."""
         self.catalogs: Mapping[str, Mapping[str, str]] = {}
         """By name the properties of the Iceberg catalogs that sources name."""
-        self.told: Mapping[str, Told] = {}
-        """By source what another process settled of it."""
+        self.facts: Mapping[str, SourceFacts] = {}
+        """By source what another process found of it."""
         self._places = Places(root, self.located)
         self._delta_tables, self._iceberg_tables = DeltaTables(), IcebergTables()
         self._kept = _LocalTableCopies(self.copies)
@@ -341,8 +341,8 @@ class Sources:
     def instants(self, source: Source, files: Sequence[SourceFile]) -> list[int]:
         """From when (µs) the rows of each file are known: since it was first seen, else since its table says that they came, else
         from now on. Raises RegistryError."""
-        if source.name in self.told:
-            return [self.told[source.name].instants[file] for file in files]
+        if source.name in self.facts:
+            return [self.facts[source.name].instants[file] for file in files]
         sightings = [file.sighting for file in files]
         return self.arrivals.instants(source.name, sightings, came=partial(self._told_arrivals, source))
 
@@ -377,8 +377,8 @@ class Sources:
     ) -> RawColumns:
         """The columns of a source whose files these are, or some of them: those of all that were last asked for the types
         of its columns count too, so that what is read of some files has the types that definitions were settled with."""
-        if source.name in self.told:
-            return self.told[source.name].columns
+        if source.name in self.facts:
+            return self.facts[source.name].columns
         every = tuple(dict.fromkeys((*self._settled.get(source.name, ()), *files)))
         return self._agreed_columns(connection, source, every)
 
@@ -394,10 +394,12 @@ class Sources:
             known = self._agreed[key] = agreed_columns(source, list(found))
         return known
 
-    def told_of(self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]) -> Told:
-        """What is settled of a source here, for another process that reads these files of it."""
+    def facts_of(
+        self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]
+    ) -> SourceFacts:
+        """What this process finds of a source, for another process that reads these files of it."""
         instants = self.instants(source, files) if source.arrives else [0] * len(files)
-        return Told(self.agreed_columns(connection, source, files), dict(zip(files, instants, strict=True)))
+        return SourceFacts(self.agreed_columns(connection, source, files), dict(zip(files, instants, strict=True)))
 
     def check_settled(
         self, connection: duckdb.DuckDBPyConnection, source: FileSource, files: tuple[SourceFile, ...]

@@ -187,7 +187,7 @@ def entered(
     gathering = statistics.gather(named_columns(service))
     if gathering is not None:
         gathering.add_all(written.batches(service))
-        statistics.keep(described_frame(written.folder, service, gathering.told(), statistics, now))
+        statistics.keep(described_frame(written.folder, service, gathering.gathered(), statistics, now))
     return written
 
 

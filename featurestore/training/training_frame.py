@@ -32,7 +32,7 @@ from featurestore.errors import FeatureStoreError, RegistryError, RequestError, 
 from featurestore.lazy import pa, pc, pd, pq
 from featurestore.plurals import plural
 from featurestore.registry.frames import WrittenFrame, feature_id, named_columns, on_demand_id
-from featurestore.registry.kept_statistics import Gathering, StatisticsKeeper, Told
+from featurestore.registry.kept_statistics import GatheredFeatures, Gathering, StatisticsKeeper
 from featurestore.registry.statistics_table import Described
 from featurestore.registry.store import Registry
 from featurestore.report import Report, ReportTable
@@ -132,7 +132,9 @@ class TrainingFrame:
     pandas: Any = field(default=None, repr=False)
     """The pandas spine, whose index and dtypes come back. None: the spine was none."""
     _whole: Block | None = field(default=None, repr=False)
-    on_written: Callable[[Path | str, dict[str, Any], Told | None], object] | None = field(default=None, repr=False)
+    on_written: Callable[[Path | str, dict[str, Any], GatheredFeatures | None], object] | None = field(
+        default=None, repr=False
+    )
     """Called with the path or URL, the manifest and the statistics of each file that is written, which enters it in the registry.
     None: it is entered nowhere."""
     gather: Callable[[Collection[str]], Gathering | None] | None = field(default=None, repr=False)
@@ -242,37 +244,39 @@ class TrainingFrame:
             raise RequestError(f"group_rows is a number of rows, 1 or more, and not {shown(group_rows)}")
         target: Path | str
         if isinstance(path, str) and is_url(path):
-            told = self._put_in_store(path, group_rows)
+            gathered = self._put_in_store(path, group_rows)
             target = path
         else:
             target = writable_target(path, "The training frame")
             try:
-                told = self._put(target, group_rows)
+                gathered = self._put(target, group_rows)
             except OSError as error:
                 raise FeatureStoreError(f"The training frame cannot be written: {os_words(error, target)}") from error
         if self.on_written is not None:
-            self.on_written(target, self.manifest, told)
+            self.on_written(target, self.manifest, gathered)
         return target
 
-    def _put(self, target: Path, group_rows: int | None) -> Told | None:
+    def _put(self, target: Path, group_rows: int | None) -> GatheredFeatures | None:
         partial = target.with_name(target.name + ".partial")
         try:
-            told = self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
+            gathered = (
+                self._write(partial, group_rows) if self.once else again(lambda: self._write(partial, group_rows))
+            )
             with replacing(manifest_beside(target), _manifest_text(self.manifest).encode(), mode=0o666):
                 partial.replace(target)
         finally:
             if partial.exists():
                 partial.unlink()
-        return told
+        return gathered
 
-    def _put_in_store(self, url: str, group_rows: int | None) -> Told | None:
+    def _put_in_store(self, url: str, group_rows: int | None) -> GatheredFeatures | None:
         """Write the files of a frame on this machine, and then put each to its place, the manifest last."""
         folder: TemporaryFolder | None = None
         try:
             check_writable(url)
             folder = TemporaryFolder()
             file = folder.path / "frame.parquet"
-            told = self._put(file, group_rows)
+            gathered = self._put(file, group_rows)
             put(url, file)
             put(manifest_beside(url), manifest_beside(file))
         except ObjectStoreError as error:
@@ -283,7 +287,7 @@ class TrainingFrame:
         finally:
             if folder is not None:
                 folder.remove()
-        return told
+        return gathered
 
     def to_part(self, path: Path) -> None:
         """Write the frame as `to_parquet` does, without a manifest beside it; it is on the disk when this returns, and nothing has its
@@ -299,7 +303,7 @@ class TrainingFrame:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _write(self, path: Path, group_rows: int | None) -> Told | None:
+    def _write(self, path: Path, group_rows: int | None) -> GatheredFeatures | None:
         """The schema comes last, by our own hand, since the manifest in it counts all chunks. What was gathered is told."""
         writer: pq.ParquetWriter | None = None
         gathering = None if self.gather is None else self.gather(self.types)
@@ -319,7 +323,7 @@ class TrainingFrame:
         finally:
             if writer is not None:
                 writer.close()
-        return None if gathering is None else gathering.told()
+        return None if gathering is None else gathering.gathered()
 
     def _stamped(self, table: pa.Table) -> pa.Table:
         return table.replace_schema_metadata({MANIFEST_KEY: json.dumps(signed(self.manifest)).encode()})
@@ -416,9 +420,9 @@ def journalled(
 ) -> TrainingFrame:
     """The frame, which enters the registry with its statistics when it is written. now: the clock (µs)."""
 
-    def written(path: Path | str, manifest: dict[str, Any], told: Told | None) -> None:
+    def written(path: Path | str, manifest: dict[str, Any], gathered: GatheredFeatures | None) -> None:
         at = now()
-        described = described_frame(path, service, told, statistics, at)
+        described = described_frame(path, service, gathered, statistics, at)
         enter(path, manifest, service, registry, at, lambda write: statistics.beside(write, described))
 
     def gather(columns: Collection[str]) -> Gathering | None:
@@ -429,12 +433,16 @@ def journalled(
 
 
 def described_frame(
-    path: Path | str, service: ResolvedService, told: Told | None, statistics: StatisticsKeeper, now: int
+    path: Path | str,
+    service: ResolvedService,
+    gathered: GatheredFeatures | None,
+    statistics: StatisticsKeeper,
+    now: int,
 ) -> Described | None:
     """The statistics of a frame that was written at `now` (µs), to be kept."""
     place = str(path.absolute() if isinstance(path, Path) else path)
     return statistics.described(
-        "training_set", service.name, service.fingerprint, at=now, told=told, training_set=place
+        "training_set", service.name, service.fingerprint, at=now, gathered=gathered, training_set=place
     )
 
 

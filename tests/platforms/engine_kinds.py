@@ -97,10 +97,10 @@ class EngineKind:
         assert gathering is not None
         for block in expected.read_blocks():
             gathering.add(block.features, len(block.instants))
-        told = gathering.told()
-        assert told is not None
-        assert kept.rows == told[0]
-        same_features(kept.features, told[1])
+        found = gathering.gathered()
+        assert found is not None
+        assert kept.rows == found[0]
+        same_features(kept.features, found[1])
 
 
 def same_features(found: Sequence[FeatureStatistics], expected: Sequence[FeatureStatistics]) -> None:

@@ -18,7 +18,7 @@ from featurestore.engines.buckets import (
     buckets_of_spread,
     buckets_of_stored,
 )
-from featurestore.engines.file_parts import buckets_of_file, told_files
+from featurestore.engines.file_parts import buckets_of_file, files_with_facts
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.record_run import EngineRuns, materialize_by
 from featurestore.engines.record_tasks import NEW_FILE, Recorded, RecordTask, StoredKeysTask, VanishedTask, total
@@ -109,7 +109,7 @@ class HereRecords:
         """A table of each bucket."""
         count, new = self._partitions, None if run.changes is None else run.changes.new_files
         pieces = []
-        for number, part in enumerate(told_files(self._offline, route, run.files)):
+        for number, part in enumerate(files_with_facts(self._offline, route, run.files)):
             tables = buckets_of_file(route, count, part, spread.limits, spread.forgotten)
             for bucket, table in enumerate(tables if new is not None else ()):
                 tables[bucket] = table.append_column(NEW_FILE, pa.array([number in new] * len(table), pa.bool_()))

@@ -45,7 +45,7 @@ from featurestore.materialize.lease import Lease, LeaseLostError
 from featurestore.materialize.records import existing
 from featurestore.materialize.run_plan import PlannedRun
 from featurestore.online.view_codec import ViewCodec
-from featurestore.registry.kept_statistics import Told
+from featurestore.registry.kept_statistics import GatheredFeatures
 from featurestore.types import Int64, String
 from tests.platforms.clusters import PANDAS, ROOT, SPECULATING, spark_executors, spark_session
 from tests.platforms.engine_kinds import NOON, ago, write
@@ -196,7 +196,7 @@ class Repeated:
     def __init__(self, store: FeatureStore, path: str) -> None:
         self._store, self._path = store, path
         self.tasks: list[Given] = []
-        self.told: dict[int, Told] = {}
+        self.gathered: dict[int, GatheredFeatures] = {}
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         project = self._store._project

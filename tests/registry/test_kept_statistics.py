@@ -122,10 +122,10 @@ def test_what_goes_wrong_stops_nobody(registry: Registry, caplog: pytest.LogCapt
         assert gathering is not None
         gathering.add({"x": pa.array(["text"])}, 1)
         gathering.add({"x": pa.array([1.0])}, 1)
-        assert gathering.told() is None
-        keeper.keep(keeper.described("run", "view", "f", at=0, told=gathering.told()))
+        assert gathering.gathered() is None
+        keeper.keep(keeper.described("run", "view", "f", at=0, gathered=gathering.gathered()))
         assert (keeper.failures, len(failed)) == (1, 1)
-        keeper.keep(keeper.described("run", "view", "f", at=1 << 62, told=(1, ())))  # no instant of the calendar
+        keeper.keep(keeper.described("run", "view", "f", at=1 << 62, gathered=(1, ())))  # no instant of the calendar
     assert keeper.failures == 2
     assert "Statistics are not kept" in caplog.text
     assert registry.statistics() == []
@@ -135,10 +135,10 @@ def test_entries_and_their_statistics_are_written_at_once(registry: Registry, mo
     """A run's bear its number. An entry whose statistics cannot be written is there without them, once."""
     keeper, run = StatisticsKeeper(registry, StatisticsConfig()), RunRecord("view", "f", 1, 2, 3, 4, 5, "complete")
     before = kept(5).features
-    described = keeper.described("run", "view", "f", at=1, told=(30, before))
+    described = keeper.described("run", "view", "f", at=1, gathered=(30, before))
     assert keeper.beside(partial(registry.record_run, run), described) == 1
     frame = WrittenFrame("/a.parquet", "model", "f", 1, 2, "m", ("x",))
-    described = keeper.described("training_set", "model", "f", at=2, told=(30, before), training_set=frame.path)
+    described = keeper.described("training_set", "model", "f", at=2, gathered=(30, before), training_set=frame.path)
     keeper.beside(partial(registry.record_frame, frame), described)
     assert [(one.run, one.training_set) for one in registry.statistics()] == [(None, "/a.parquet"), (1, None)]
     assert keeper.beside(partial(registry.record_run, run), None) == 2
@@ -147,7 +147,7 @@ def test_entries_and_their_statistics_are_written_at_once(registry: Registry, mo
         raise MemoryError
 
     monkeypatch.setattr("featurestore.registry.store.add_statistics", refuse)
-    described = keeper.described("run", "view", "f", at=1, told=(30, before))
+    described = keeper.described("run", "view", "f", at=1, gathered=(30, before))
     assert keeper.beside(partial(registry.record_run, run), described) == 3
     keeper.beside(partial(registry.record_frame, frame), described)
     assert keeper.failures == 2
@@ -165,7 +165,7 @@ def test_a_registry_that_nobody_reaches_is_waited_for_once(registry: Registry) -
         raise RegistryUnavailableError("others write")
 
     with pytest.raises(RegistryUnavailableError):
-        keeper.beside(write, keeper.described("run", "view", "f", at=1, told=(0, ())))
+        keeper.beside(write, keeper.described("run", "view", "f", at=1, gathered=(0, ())))
     assert (len(calls), keeper.failures) == (1, 1)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore.engines import task_statistics
-from featurestore.engines.task_statistics import ERROR, Features, TaskStatistics, told_of
+from featurestore.engines.task_statistics import ERROR, Features, TaskStatistics, gathered_of
 from featurestore.registry.kept_statistics import StatisticsKeeper
 from featurestore.registry.store import Registry
 from featurestore.settings import StatisticsConfig
@@ -45,11 +45,11 @@ def texts_of(keeper: StatisticsKeeper, columns: list[str]) -> list[str]:
 
 def test_tasks_of_several_steps_tell_what_one_machine_does(keeper: StatisticsKeeper) -> None:
     """Each step has columns of its own; the features come in their order."""
-    told = told_of([*texts_of(keeper, ["made"]), *texts_of(keeper, ["word", "x"])], FEATURES, keeper, rows=900)
+    told = gathered_of([*texts_of(keeper, ["made"]), *texts_of(keeper, ["word", "x"])], FEATURES, keeper, rows=900)
     gathering = keeper.gather(FEATURES)
     assert gathering is not None
     gathering.add({name: ROWS[name] for name in FEATURES}, 900)
-    expected = gathering.told()
+    expected = gathering.gathered()
     assert told is not None
     assert expected is not None
     assert told[0] == 900
@@ -68,7 +68,7 @@ def test_a_table_without_features_tells_nothing(keeper: StatisticsKeeper) -> Non
 
 def test_no_rows_are_told(keeper: StatisticsKeeper) -> None:
     """Though no task ran."""
-    told = told_of([], FEATURES, keeper, rows=0)
+    told = gathered_of([], FEATURES, keeper, rows=0)
     assert told is not None
     assert [(one.column.rows, one.column.missing) for one in told[1]] == [(0, 0)] * 3
 
@@ -89,7 +89,7 @@ def test_what_a_task_could_not_tell_is_a_failure(
     with caplog.at_level(logging.WARNING, "featurestore"):
         few = texts_of(keeper, ["x"])
         for texts in ([*good, wrong], [text], [*good, large], good[:1], [*good, good[0]], few, ["!"]):
-            assert told_of(texts, FEATURES, keeper, rows=900) is None
+            assert gathered_of(texts, FEATURES, keeper, rows=900) is None
     assert keeper.failures == 7
     assert "bytes, more than 100" in caplog.text
     assert "tasks told of 300 rows of x, word, made, and counted 900" in caplog.text
@@ -100,7 +100,7 @@ def test_nothing_is_gathered_where_that_is_off(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry.db")
     off = StatisticsKeeper(registry, StatisticsConfig(enabled=False))
     assert TaskStatistics.of(FEATURES, off, 3) is None
-    assert told_of([], FEATURES, off, rows=0) is None
+    assert gathered_of([], FEATURES, off, rows=0) is None
     registry.close()
 
 
@@ -117,7 +117,7 @@ def test_an_instant_in_the_zone_of_an_engine_is_that_instant(keeper: StatisticsK
     assert task is not None
     instants = pa.array([3_600_000_000, None, 0], pa.timestamp("us", "UTC"))
     zones = [pa.table({"at": instants.cast(pa.timestamp("us", zone))}) for zone in ("UTC", "Asia/Seoul")]
-    utc, seoul = (told_of(task.gathered(rows), features, keeper, rows=3) for rows in zones)
+    utc, seoul = (gathered_of(task.gathered(rows), features, keeper, rows=3) for rows in zones)
     assert utc is not None
     assert seoul is not None
     same(utc[1][0].column, seoul[1][0].column)

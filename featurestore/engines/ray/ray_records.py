@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featurestore.engines.asked_frame import read_in_place
-from featurestore.engines.file_parts import told_files
+from featurestore.engines.file_parts import files_with_facts
 from featurestore.engines.ray.ray_rows import listed, remote, result_of, worker_versions
 from featurestore.engines.ray.ray_tasks import empty_vanished, split_run_file, spread_run, stored_keys, write_records
 from featurestore.engines.record_tasks import Recorded, RecordTask, total
@@ -31,8 +31,8 @@ class RayRecords:
         new = None if run.changes is None else run.changes.new_files
         split, files = remote(split_run_file, self._limits, returns=count), read_in_place(route.source, run.files)
         pieces = [
-            listed(split.remote(said, self._versions, count, file, told, None if new is None else number in new))
-            for number, (file, told) in enumerate(told_files(self._offline, route, files))
+            listed(split.remote(said, self._versions, count, file, facts, None if new is None else number in new))
+            for number, (file, facts) in enumerate(files_with_facts(self._offline, route, files))
         ]
         if route.by_identity:
             spread_out = remote(spread_run, self._limits, returns=count)

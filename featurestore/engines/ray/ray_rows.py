@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from featurestore.engines.asked_frame import AskedFrame
-from featurestore.engines.file_parts import told_files
+from featurestore.engines.file_parts import files_with_facts
 from featurestore.engines.key_tasks import KeysTask
 from featurestore.engines.ray.ray_tasks import (
     answer,
@@ -151,8 +151,8 @@ class RayRun:
         """What a task reads of each file of a source, by bucket."""
         files, offline = self._asked.files(route.source), self._asked.project.offline
         return [
-            listed(read.remote(said, self._versions, self._partitions, number, file, told))
-            for file, told in told_files(offline, route, files)
+            listed(read.remote(said, self._versions, self._partitions, number, file, facts))
+            for file, facts in files_with_facts(offline, route, files)
         ]
 
 

@@ -32,7 +32,7 @@ from featurestore.engines.tasks import (
 from featurestore.lazy import pa, pq
 from featurestore.sources.object_stores import put
 from featurestore.sources.source_files import SourceFile
-from featurestore.sources.sources import Told
+from featurestore.sources.sources import SourceFacts
 from featurestore.training.kernel import Counts
 from featurestore.training.spine import SpineFiles
 
@@ -67,18 +67,22 @@ def split_spine(said: bytes, versions: dict[str, str], count: int, rows: pa.Tabl
         return _several(buckets_of_spine(rows, task, count, offline))
 
 
-def split_file(said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, told: Told) -> Any:
+def split_file(
+    said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, facts: SourceFacts
+) -> Any:
     """The rows of a file of a source, by key or by identity. number: the source's among the routes of the step."""
     task: AnswerTask = loaded(said, versions)
-    return _several(buckets_of_file(task.step.routes[number], count, (file, told), task.limits, task.forgotten))
+    return _several(buckets_of_file(task.step.routes[number], count, (file, facts), task.limits, task.forgotten))
 
 
-def find_keys(said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, told: Told) -> Any:
+def find_keys(
+    said: bytes, versions: dict[str, str], count: int, number: int, file: SourceFile, facts: SourceFacts
+) -> Any:
     """The keys of a file of a source, each once. number: the source's among the routes of the task."""
     task: KeysTask = loaded(said, versions)
     route = task.routes[number]
     with engine_of(task.limits, task.forgotten) as offline:
-        offline.told = {route.source.name: told}
+        offline.facts = {route.source.name: facts}
         with offline.session(files={route.source.name: (file,)}) as session, session.reading():
             keys = task.found(route.parts, session)
         return _several(buckets_of_keys(keys, count, offline))
@@ -98,12 +102,12 @@ def spine_of_keys(said: bytes, versions: dict[str, str], *keys: pa.Table) -> pa.
 
 
 def split_run_file(
-    said: bytes, versions: dict[str, str], count: int, file: SourceFile, told: Told, is_new: bool | None
+    said: bytes, versions: dict[str, str], count: int, file: SourceFile, facts: SourceFacts, is_new: bool | None
 ) -> Any:
     """The rows of a file for a run of materialize, by key or by identity. is_new: whether the file came since the last run; None where
     that does not matter."""
     task: IdentityTask = loaded(said, versions)
-    tables = buckets_of_file(task.route, count, (file, told), task.limits, task.forgotten)
+    tables = buckets_of_file(task.route, count, (file, facts), task.limits, task.forgotten)
     if is_new is not None:
         tables = [table.append_column(NEW_FILE, pa.array([is_new] * len(table), pa.bool_())) for table in tables]
     return _several(tables)

@@ -26,7 +26,7 @@ from featurestore.integrations.opened import StorePath, opened
 from featurestore.integrations.tensorflow.examples import Examples, WrittenColumn
 from featurestore.integrations.tensorflow.training_rows import Training, TrainingRows
 from featurestore.plurals import plural
-from featurestore.registry.kept_statistics import Told
+from featurestore.registry.kept_statistics import GatheredFeatures
 from featurestore.report import Report, Reported, ReportTable
 from featurestore.sources.source_files import again
 from featurestore.store import FeatureStore
@@ -121,7 +121,7 @@ def to_tfrecord(
 
 def _written(
     rows: TrainingRows, target: Path, rows_per_file: int | None, compression: Compression | None
-) -> tuple[WrittenRecords, Told | None]:
+) -> tuple[WrittenRecords, GatheredFeatures | None]:
     """What was written, and of a frame the statistics of its features that are in it."""
     folder = TemporaryFolder(target.parent)
     try:
@@ -148,7 +148,7 @@ def _written(
         }
         manifest = {**load_manifest(rows.training).raw, RECORDS: said}
         _put(target, [folder.path / done.name for done in writer.done], names, manifest)
-        return written, None if gathering is None else gathering.told()
+        return written, None if gathering is None else gathering.gathered()
     finally:
         folder.remove()
 
