@@ -29,7 +29,7 @@ from featurestore.semantics.view import ResolvedView
 LOGGER = logging.getLogger("featurestore.follow")
 
 LOOK_SECONDS = 1.0
-"""Seconds between two looks at what is due, and, of whoever does not lead, at who does."""
+"""Seconds between two looks at what is due, and, of a process that does not lead, at who does."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 """Seconds after which a view that failed is tried again: at first, and, doubled each time, at most."""

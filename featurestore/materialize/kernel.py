@@ -107,7 +107,7 @@ def session_of_rows(view: ResolvedView, rows: pa.Table, offline: Offline) -> Ite
 
 @dataclass(frozen=True)
 class SlotWriter:
-    """Writes slots of one instant into the records of a view. A batch may be written again by whoever may still write: it is the same
+    """Writes slots of one instant into the records of a view. A batch may be written again by any process that may still write: it is the same
     bytes then."""
 
     view: ResolvedView

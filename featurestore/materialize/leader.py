@@ -12,7 +12,7 @@ from featurestore.online.view_codec import project_prefix
 
 
 def leader_key(project: str, views: Sequence[str] | None = None) -> bytes:
-    """The key of the lease of whoever leads those that follow these views; None: all."""
+    """The key of the lease of the process that leads those that follow these views; None: all."""
     names = "\0".join(sorted(views or ()))
     return project_prefix(project) + hashlib.blake2b(f"follow {names}".encode(), digest_size=8).digest() + b"f"
 

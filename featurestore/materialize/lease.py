@@ -4,7 +4,7 @@ Each batch is written only while the lease still holds exactly what this run las
 its place. A run that lost its lease can therefore write nothing more, and a batch is applied at most once.
 
 Where several processes write for one run, it gives them a run key: they write only while it holds what their run put there, in any
-order and as often as they like. Whoever takes the lease takes the run key away.
+order and as often as they like. A process that takes the lease takes the run key away.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class RunKeyWriter:
 
 class Lease:
     """The right to write the records of a view, or to see to it that they are. title: what of, in messages. run_key: under which key
-    others are let write for it, where any may be. progress: what whoever asks is told of it, from the next batch on."""
+    others are let write for it, where any may be. progress: what other processes are told of it, from the next batch on."""
 
     def __init__(self, store: OnlineStore, key: bytes, title: str, *, run_key: bytes | None = None) -> None:
         self._store = store
@@ -162,7 +162,7 @@ class Lease:
         self._lets_others = False
 
     def _held(self) -> list[bytes | None]:
-        """What the lease holds, and the run key where there may be one. What is damaged is nobody's, and goes: whoever put it there finds it
+        """What the lease holds, and the run key where there may be one. What is damaged is nobody's, and goes: the process that put it there finds it
         changed, and writes nothing more."""
         held, damaged = read_past_damage(self._store, [self._key, *([] if self._run_key is None else [self._run_key])])
         if damaged:
@@ -235,7 +235,7 @@ def _pid_space() -> str:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether there is a process of that number, whoever owns it."""
+    """Whether there is a process of that number, of any user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

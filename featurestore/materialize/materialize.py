@@ -6,7 +6,7 @@ killed anywhere changes nothing that a lookup can see, and the next one complete
 
 A full run first computes again what is served: its slots are of the next edition, which the watermark switches to.
 
-A run has three pieces. Whoever drives it decides what is due and holds the lease; its records are written anywhere, by the
+A run has three pieces. Its driver decides what is due and holds the lease; its records are written anywhere, by the
 kernel; and the driver publishes them.
 """
 
@@ -128,7 +128,7 @@ class RunEngine(Protocol):
 
     @property
     def gathered(self) -> dict[int, GatheredFeatures | None]:
-        """By instant (µs) what the values of its keys are like; None where that could not be told. Whoever keeps them takes them out."""
+        """By instant (µs) what the values of its keys are like; None where that could not be told. The keeper takes them out."""
 
     def written(self, run: PlannedRun, lease: Lease) -> Iterator[Written]:
         """Write the records of each instant of a run, one after the other, and say what was written. The lease is the driver's, and
@@ -247,7 +247,7 @@ def _planned(
         unmet, source_rows,
     )  # fmt: skip
     plan = replace(plan, digest=run_digest(plan, offline))
-    # What whoever comes after this run is to know, if it is killed. A watermark that was taken for gone must not be found whole again.
+    # What the next run is to know, if it is killed. A watermark that was taken for gone must not be found whole again.
     begun: dict[bytes, bytes | None] = dict.fromkeys(damaged)
     if state is not None:
         begun[codec.state_key] = begun_state(state, full=job.full)

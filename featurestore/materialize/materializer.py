@@ -79,7 +79,7 @@ class Materializer:
         except MaterializeError:  # whose lease was freed with all else of the version
             if self._stays(view):
                 raise
-        if not self._stays(view):  # whoever retired it has freed it, perhaps before the last write
+        if not self._stays(view):  # the process that retired it has freed it, perhaps before the last write
             self.free(view.name, view.fingerprint)
         return runs
 

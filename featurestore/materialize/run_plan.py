@@ -1,4 +1,4 @@
-"""What a run is to do: decided once, by whoever holds the lease, from what the online store and the files say."""
+"""What a run is to do: decided once, by the holder of the lease, from what the online store and the files say."""
 
 from __future__ import annotations
 

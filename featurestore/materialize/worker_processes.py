@@ -305,7 +305,7 @@ class _Worker:
                     self._talk(connection, process)
                 with self._changing:
                     self._socket = None
-        except Exception as error:  # noqa: BLE001 - whoever waits for this worker raises it
+        except Exception as error:  # noqa: BLE001 - the caller that waits for this worker raises it
             self._say(Failed(error))
         if self.process is not None:
             _end(self.process)
@@ -357,7 +357,7 @@ class _Worker:
                 return
 
     def _say(self, said: _Said) -> None:
-        """Tell whoever waits; nobody does where the run is over."""
+        """Tell the caller that waits; none does where the run is over."""
         while not self._is_over.is_set():
             with suppress(Full):
                 self._all_said.put((self, said), timeout=LOOK_SECONDS)

@@ -15,7 +15,7 @@ WATCH_SECONDS = 1.0
 
 
 def _end_with(driver: int) -> None:
-    """End this process as soon as that one is not its parent any more, whatever it does just then, and whoever else has the other end of
+    """End this process as soon as that one is not its parent any more, whatever it does just then, and whichever other process has the other end of
     the connection."""
     while os.getppid() == driver:
         time.sleep(WATCH_SECONDS)

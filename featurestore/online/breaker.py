@@ -36,7 +36,7 @@ class Breaker:
         self._trying = False
 
     def admits(self, begun: float) -> bool:
-        """Whether a call that began at an instant of the monotonic clock may ask the server. Whoever is admitted says what came of it."""
+        """Whether a call that began at an instant of the monotonic clock may ask the server. A caller that is admitted says what came of it."""
         if not self._seconds or begun < self._opened:
             return True
         with self._lock:

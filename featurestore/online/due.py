@@ -1,4 +1,4 @@
-"""By when whoever asks an online store is to be answered, however long the store would take by itself."""
+"""By when a caller of an online store is to be answered, however long the store would take by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from math import inf
 
 _due: ContextVar[float] = ContextVar("due", default=inf)
-"""By when whoever asks in this context is to be answered, by the monotonic clock."""
+"""By when the caller in this context is to be answered, by the monotonic clock."""
 
 
 def due() -> float:

@@ -76,13 +76,13 @@ class ReadingThreads:
             todo, result, error = thread.todo, None, None
             try:
                 result = todo.call(*todo.given)
-            except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+            except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller that waits
                 error = raised
             with self._lock:
                 is_free = not self._waiting
                 if is_free:
                     del thread.todo  # else what it read stays in memory until it reads again
-                    self._free.append(thread)  # before it is told: whoever asks next gets this thread, and no other
+                    self._free.append(thread)  # before it is told: the next caller gets this thread, and no other
                 else:
                     thread.todo = self._waiting.popleft()
             with suppress(RuntimeError):  # the loop has ended, and nobody waits
@@ -93,7 +93,7 @@ class ReadingThreads:
 
 
 def _tell(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if answer.done():  # whoever waited was cancelled
+    if answer.done():  # the caller that waited was cancelled
         return
     if error is None:
         answer.set_result(result)

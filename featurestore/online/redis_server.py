@@ -1,4 +1,4 @@
-"""One Redis server: its connections, and what is asked of it, once. Whoever asks decides whether to try again."""
+"""One Redis server: its connections, and what is asked of it, once. The caller decides whether to try again."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class RedisServer:
         self._closed = False
 
     def admit(self, deadline: Deadline) -> None:
-        """Before anything is asked; LeftAloneError where the server has failed too often. Whoever is admitted says by `judge` what came of it."""
+        """Before anything is asked; LeftAloneError where the server has failed too often. A caller that is admitted says by `judge` what came of it."""
         if not self._breaker.admits(deadline.begun):
             raise LeftAloneError(self._breaker.left())
 

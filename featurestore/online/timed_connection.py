@@ -88,7 +88,7 @@ class TimedSocket:
 
 
 class TimedConnection(redis.Connection):  # type: ignore[misc]
-    """A connection that whoever brings it up may use until a deadline. socket_connect_timeout: seconds that the network may take to make
+    """A connection that its first user may use until a deadline. socket_connect_timeout: seconds that the network may take to make
     it, at most."""
 
     def __init__(self, *, socket_connect_timeout: float, **options: Any) -> None:

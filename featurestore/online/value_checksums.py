@@ -2,7 +2,7 @@
 
     stored    MARK, the value, CRC-32 of key + MARK + value (u32, little-endian)
 
-Whatever a store keeps is sealed on its way in and opened on its way out, whoever wrote it and whatever it is. What a version
+Whatever a store keeps is sealed on its way in and opened on its way out, whatever wrote it and whatever it is. What a version
 of the product without checksums wrote does not begin with MARK, and is taken as it is until it is written anew.
 """
 

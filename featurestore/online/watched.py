@@ -1,4 +1,4 @@
-"""Calls of an online store on another machine, and connections to it, for whoever counts them."""
+"""Calls of an online store on another machine, and connections to it, for metrics."""
 
 from __future__ import annotations
 

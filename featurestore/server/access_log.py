@@ -29,7 +29,7 @@ MOST_BYTES = 4 << 20
 """Bytes of lines that wait to be taken; what comes beyond them is dropped and counted."""
 
 CLOSE_SECONDS = 5.0
-"""Seconds for which whoever ends the server waits until the last lines are taken."""
+"""Seconds for which the end of the server waits until the last lines are taken."""
 
 WRITE_BYTES = 4096
 """Bytes that are written at once at most: so many reach a pipe whole, between the lines of other workers."""

@@ -14,7 +14,7 @@ OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 """What needs no key: whether the server is up and ready, and its description, in which nothing of the project stands."""
 
 TELLS_MORE = {"/readyz"}
-"""Of these, what tells more to whoever brings a key."""
+"""Of these, what tells more to a client with a key."""
 
 SCOPES = {"/v1/push": "push", "/v1/materialize": "materialize", "/v1/serving-log": "admin", "/metrics": "metrics"}
 """The scope of a route; of all others it is "read"."""
@@ -39,13 +39,13 @@ def security_of(path: str) -> list[dict[str, list[str]]]:
 
 
 PRINCIPAL = "featurestore.principal"
-"""Where the scope of a request has whoever asks."""
+"""Where the scope of a request has its principal."""
 
 NOBODY = Principal("anonymous", frozenset())
 
 
 async def admit(authentication: Authentication, scope: Scope, path: str, route: CompatibleRoute | None = None) -> None:
-    """Put whoever asks into the scope. route: of another platform, which says its own scope, and where its clients put a key.
+    """Put the principal of a request into its scope. route: of another platform, which says its own scope, and where its clients put a key.
     Raises UnauthenticatedError, ForbiddenError and AccessUnavailableError."""
     headers = scope["headers"] if route is None else route.platform.credentials(scope["headers"])
     needed = SCOPES.get(path, "read") if route is None else route.needs
@@ -70,7 +70,7 @@ def admit_at_once(authentication: Authentication, scope: Scope, brought: Credent
 async def admit_browser(
     authentication: Authentication, sessions: Sessions, scope: Scope, session: str | None
 ) -> Principal:
-    """Put whoever looks at the console into the scope: by a key or token of the request's headers as anywhere else, or by a
+    """Put the principal of a request for the console into its scope: by a key or token of the request's headers as anywhere else, or by a
     session. What a limited key is shown, the console decides. Raises what `admit` does."""
     if not authentication.is_on or any(name in {b"authorization", b"x-api-key"} for name, _ in scope["headers"]):
         principal = await authentication.aauthenticate(scope["headers"])
@@ -85,7 +85,7 @@ async def admit_browser(
 
 
 async def _if_known(authentication: Authentication, headers: Headers) -> Principal:
-    """Whoever asks; nobody where no key, or a wrong one, comes along."""
+    """The principal; nobody where no key, or a wrong one, comes along."""
     try:
         return await authentication.aauthenticate(headers)
     except AccessError:
@@ -93,7 +93,7 @@ async def _if_known(authentication: Authentication, headers: Headers) -> Princip
 
 
 def principal_of(scope: Scope) -> Principal:
-    """Whoever asks; nobody where the request did not come through the edge."""
+    """The principal; nobody where the request did not come through the edge."""
     found = scope.get(PRINCIPAL, NOBODY)
     assert isinstance(found, Principal)
     return found

@@ -71,7 +71,7 @@ def create_app(
 ) -> Application:  # fmt: skip
     """The application of a store. close_store: close it when the application shuts down.
 
-    manifests: what `store.load_manifest` takes; their services are served in exactly these versions to whoever names none.
+    manifests: what `store.load_manifest` takes; their services are served in exactly these versions to clients that name none.
     authentication: whether requests must bring a key or a token; by default as configured. compatible: platforms whose clients are
     answered too, by default as configured. only_look: without authentication, nobody may push or materialize. console: the console
     is at /ui, whatever is configured. Raises ManifestError, and FingerprintError with the difference where a version is refused.

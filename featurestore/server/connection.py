@@ -139,7 +139,7 @@ def _over(since: dict[Connection, float], before: float) -> list[Connection]:
 
 
 class Flow(FlowControl):
-    """Whether a connection is read: not while it is held, whoever else lets it be read meanwhile."""
+    """Whether a connection is read: not while it is held, even where other code lets it be read meanwhile."""
 
     _is_held = False
     _is_wanted = True

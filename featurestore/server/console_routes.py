@@ -207,7 +207,7 @@ class ConsoleRoutes:
         return HttpAnswer(303, HTML, [b""], {**NOT_KEPT, "Location": then, "Set-Cookie": cookie})
 
     async def _holder(self, key: str) -> Principal:
-        """Whoever a key is of, who may see the console."""
+        """The principal of a key, who may see the console."""
         if key_id(key) is None:
             raise UnauthenticatedError("This is no API key: it has not the shape of one", challenge="")
         principal = await self._authentication.aauthenticate([(b"x-api-key", key.encode())])

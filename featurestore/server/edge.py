@@ -45,7 +45,7 @@ SECURITY = (
 """The headers of every answer: nothing of it is run, framed, embedded, kept or told elsewhere."""
 
 ALWAYS = {"/healthz", "/readyz", "/metrics"}
-"""What is answered however many requests are under way: whoever watches the server must not take it for dead."""
+"""What is answered however many requests are under way: a probe must not take the server for dead."""
 
 
 LOOKUPS, PUSHES = "/v1/online-features", "/v1/push"
@@ -179,7 +179,7 @@ class HttpEdge:
             await passing.refuse(error)
         except Exception as error:
             if passing.status != CLOSED:
-                raise  # whoever runs this ends the connection, and logs why
+                raise  # the HTTP server ends the connection, and logs why
             _log(error, scope, path)
             await passing.refuse(error)
         finally:
@@ -235,7 +235,7 @@ class HttpEdge:
         return request_id_of(scope), answer.pieces[0]
 
     def _check(self, scope: Scope, headers: Mapping[bytes, bytes], *, typed: bool, also: Container[bytes]) -> None:
-        """Whether a request is taken at all, whoever asks."""
+        """Whether a request is taken at all, whatever its principal."""
         head = scope.get(HEAD)
         if head is not None and CHECKED in head:
             return

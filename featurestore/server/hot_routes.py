@@ -112,7 +112,7 @@ class BegunAnswer(NamedTuple):
 
 
 class HotRoutes:
-    """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to whoever names none."""
+    """Lookups and pushes over one store. pinned: the manifests by service, whose versions are served to clients that name none."""
 
     def __init__(
         self, store: FeatureStore, pinned: Mapping[str, Manifest], limits: ServerLimits, metrics: Metrics
@@ -197,7 +197,7 @@ class HotRoutes:
             ) from None
 
     def _check_access(self, asked: AskedLookup, principal: Principal) -> None:
-        """ForbiddenError where whoever asks is limited to other services and views than those."""
+        """ForbiddenError where the principal is limited to other services and views than those."""
         if principal.only_on is None:
             return
         names = [asked.features] if isinstance(asked.features, str) else asked.features

@@ -94,7 +94,7 @@ class ServerLimits:
         self._lanes = ThreadPoolExecutor(LANES, "featurestore-lane")
 
     def enter(self) -> None:
-        """One request more; LimitError where there are so many already. Whoever enters leaves."""
+        """One request more; LimitError where there are so many already. A request that enters leaves."""
         if self.requests >= self.config.requests:
             raise LimitError(
                 "requests",

@@ -1,4 +1,4 @@
-"""The console for whoever sits at this machine: a server on a loopback address where nothing can be changed."""
+"""The console for the user of this machine: a server on a loopback address where nothing can be changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def look(store: FeatureStore, *, port: int, tell: Callable[[str], None], opens: bool = False) -> None:
-    """Serve the console of a store on this machine alone until SIGTERM or SIGINT, to whoever is on it; nobody can push, materialize
+    """Serve the console of a store on this machine alone until SIGTERM or SIGINT, to its users; nobody can push, materialize
     or apply there.
 
     port: 0 takes any that is free. tell: is given its address, once it answers. opens: show it in this machine's browser.
@@ -33,7 +33,7 @@ def look(store: FeatureStore, *, port: int, tell: Callable[[str], None], opens: 
     with listener:
         app = create_app(store, authentication=False, only_look=True, console=True)
         url = f"http://{LOOPBACK}:{listener.getsockname()[1]}{ROOT}"
-        tell(url)  # whoever connects from now on is answered, as soon as the server is up
+        tell(url)  # a browser that connects from now on is answered, as soon as the server is up
         if opens:
             webbrowser.open(url)
         config = uvicorn.Config(app, log_level="warning", **options(store.config.server))

@@ -48,7 +48,7 @@ CLOSED = 0
 """In place of a status: the client hung up before an answer began."""
 
 TOKENS = "(tokens)"
-"""Whoever asks with a token, in the metrics: what a token calls itself, its issuer decides."""
+"""The principal of a token, in the metrics: what a token calls itself, its issuer decides."""
 
 TIMES_AT_ONCE = 100
 """Times of requests of which a histogram is told at once."""

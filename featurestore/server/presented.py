@@ -1,4 +1,4 @@
-"""The manifests that a server was started with: the versions that it serves to whoever names none."""
+"""The manifests that a server was started with: the versions that it serves to clients that name none."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class LimitError(BadRequest):
 
 
 RETRY_AFTER_SECONDS = 1
-"""Seconds after which whoever was refused with 429 or 503 may ask again."""
+"""Seconds after which a client that was refused with 429 or 503 may ask again."""
 
 
 ERROR = "featurestore.error"
@@ -104,14 +104,14 @@ REFUSALS = {UnauthenticatedError: "unauthenticated", ForbiddenError: "forbidden"
 
 
 def refusal_reason(error: Exception) -> str | None:
-    """Why a request was refused: the setting whose limit it passes, or what is wrong with whoever asks; None where it was taken."""
+    """Why a request was refused: the setting whose limit it passes, or what is wrong with its principal; None where it was taken."""
     if isinstance(error, LimitError):
         return error.setting
     return next((reason for kind, reason in REFUSALS.items() if isinstance(error, kind)), None)
 
 
 FULL_RETRY_SECONDS = 60
-"""Seconds after which whoever was refused since the disk is full may ask again."""
+"""Seconds after which a client that was refused since the disk is full may ask again."""
 
 UNTOLD_LOG_SECONDS = 60.0
 """Seconds between two lines in the log that say the same of what clients are not told."""
@@ -123,7 +123,7 @@ _LOGGER = logging.getLogger("featurestore.server")
 
 
 class UntoldLog:
-    """Tells whoever runs the server what its clients are not told, such as a path; not each time. what: why requests are refused."""
+    """Tells the operator what its clients are not told, such as a path; not each time. what: why requests are refused."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -142,7 +142,7 @@ _full_log = UntoldLog("The disk is full")
 _access_log = UntoldLog("Who asks cannot be looked up")
 
 NOBODY_KNOWN = "Who has which key cannot be looked up just now. Try again in a moment"
-"""What whoever was not let in is told then: not what is away, nor where. The server's log has that."""
+"""What a client that was not let in is told then: not what is away, nor where. The server's log has that."""
 
 
 EXAMPLE_ID = "6f0c6a6f0b9d4cf1a3c4b8a1d6f0e9b2"
@@ -242,7 +242,7 @@ def problem(
 
 LONGEST_WORD, LONGEST_DETAIL = 200, 4_000
 """Characters that are told of one word, such as a name that a request asks for, and of a whole detail; what is longer was chosen by
-whoever asks."""
+the client."""
 
 _LONG_WORD = re.compile(rf"(\S{{{LONGEST_WORD}}})\S+")
 
@@ -285,7 +285,7 @@ def problem_of(error: Exception, path: str, request_id: str | None = None) -> Ht
 
 
 def _told(error: Exception) -> dict[str, str]:
-    """What headers tell: to whoever is not let in what RFC 6750 has told, and when a store is asked again that is away."""
+    """What headers tell: to a client that is not let in what RFC 6750 has told, and when a store is asked again that is away."""
     if isinstance(error, OnlineUnavailableError) and error.retry_after_seconds is not None:
         return {"Retry-After": str(max(RETRY_AFTER_SECONDS, math.ceil(error.retry_after_seconds)))}
     if isinstance(error, UnauthenticatedError):

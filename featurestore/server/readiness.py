@@ -21,13 +21,13 @@ from featurestore.store import FeatureStore
 from featurestore.training.manifest import Manifest
 
 SHARED_SECONDS = 1.0
-"""How old an answer may be that is given to whoever brings no key."""
+"""How old an answer may be that is given to a client without a key."""
 
 NO_SECONDS = 0.001
 """Seconds for a store that was found to be away just now."""
 
 PATH = "/readyz"
-UNTOLD = "The server cannot answer lookups. Whoever brings a key with the scope 'read' is told why"
+UNTOLD = "The server cannot answer lookups. A client whose key has the scope 'read' is told why"
 
 
 class Readiness:
@@ -58,7 +58,7 @@ class Readiness:
         def seen(done: asyncio.Future[HttpAnswer]) -> None:
             self._seen = loop.time()
             if not done.cancelled():
-                done.exception()  # whoever waits is told; it may be that nobody does any more
+                done.exception()  # the requests that wait are told; it may be that none does any more
 
         look.add_done_callback(seen)
         return look

@@ -14,7 +14,7 @@ HEADERS = "featurestore.headers"
 
 HEAD = "featurestore.head"
 """Where the scope of a request has what was found of its head before, where the connection has seen the same one but for its length;
-whoever finds something that the rest of the head decides may keep it there."""
+code that finds something that the rest of the head decides may keep it there."""
 
 CAME = "featurestore.came"
 """Where the scope of a request has when it came, by the monotonic clock, where that was earlier than its application is called."""
@@ -58,7 +58,7 @@ async def received(headers: Mapping[bytes, bytes], receive: Receive, limits: Ser
 
 
 def counted(headers: Mapping[bytes, bytes], receive: Receive, limits: ServerLimits) -> Receive:
-    """`receive` that raises LimitError where a body becomes too large, for whoever reads it by himself."""
+    """`receive` that raises LimitError where a body becomes too large, for a route that reads it itself."""
     limits.check_body(int(headers.get(b"content-length", 0)))
     size = 0
 

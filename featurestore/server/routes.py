@@ -145,7 +145,7 @@ def _openapi(app: FastAPI, *, secured: bool) -> dict[str, Any]:
 
 
 class _HotRoute(APIRoute):
-    """A route that the edge answers. Whoever comes here past it, by another application's router, is answered the same: its
+    """A route that the edge answers. A request that comes here past it, by another application's router, is answered the same: its
     endpoint is an ASGI application, with nothing to be read or checked in between."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **described: Any) -> None:

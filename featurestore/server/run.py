@@ -61,7 +61,7 @@ def serve(  # noqa: PLR0913 - each is an option
 ) -> None:  # fmt: skip
     """Serve a repository until SIGTERM or SIGINT; requests under way are finished first.
 
-    manifests: files of manifests, whose services are served in exactly these versions to whoever names none. Raises
+    manifests: files of manifests, whose services are served in exactly these versions to clients that name none. Raises
     ManifestError and FingerprintError before anything is served; see `create_app`. authentication: False leaves requests
     without a key in, on a loopback host alone; ConfigError. compatible: platforms whose clients are answered too, by default as
     configured.

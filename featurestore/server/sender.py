@@ -22,7 +22,7 @@ class Sender:
     """`send` of one request. uvicorn's own takes ten times as long for a head, and is left what is not usual: an answer that
     does not say its length, or says how it is framed, one to HEAD, and one that begins before the request was read.
 
-    is_last: tells whoever has the connection that it ends with this answer, which is of the latter kind.
+    is_last: tells the connection that it ends with this answer, which is of the latter kind.
     """
 
     __slots__ = ("_by_uvicorn", "_cycle", "_head", "_is_last", "_left")

@@ -30,7 +30,7 @@ HEADERS = (b"traceparent", b"tracestate")
 NAME = "featurestore"
 
 CLOSE_SECONDS = 2.0
-"""Seconds for which whoever ends the server waits for a receiver."""
+"""Seconds for which the end of the server waits for a receiver."""
 
 
 class TracedEdge:

@@ -1,6 +1,6 @@
 """Which version of the registry is the newest, asked beside the lookups: they go on when the registry does not answer.
 
-Whoever cannot go on, since the version that he has is gone, waits for it longer.
+A lookup that cannot go on, since the version that it has is gone, waits for it longer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NewestVersion:
         return found
 
     def needed(self) -> int:
-        """The number, for whoever cannot go on without it; RegistryError, where it cannot be read or is not told for too long."""
+        """The number, for a lookup that cannot go on without it; RegistryError, where it cannot be read or is not told for too long."""
         asked, since = self._question()
         try:
             return asked.result(max(0.0, min(since + NEEDED_SECONDS, due()) - time.monotonic()))
@@ -78,7 +78,7 @@ class NewestVersion:
     def _ask(self, asked: Future[int]) -> None:
         try:
             found = self._read()
-        except BaseException as error:  # noqa: BLE001 - whoever waits is given it
+        except BaseException as error:  # noqa: BLE001 - the lookups that wait are given it
             asked.set_exception(error)
         else:
             self._is_silent = False

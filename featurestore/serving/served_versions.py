@@ -94,7 +94,7 @@ async def _beside(call: Callable[[], Lookup], due: float) -> Lookup:
 
 class ServiceBehind(NamedTuple):
     """A service that this process does not serve as it is applied, for want of the code. served: the fingerprint of the older
-    version that it serves to whoever names none; None where it has the code of none. why: with the step that helps."""
+    version that it serves to clients that name none; None where it has the code of none. why: with the step that helps."""
 
     service: str
     applied: str

@@ -44,7 +44,7 @@ def resource_of(store: FeatureStore, name: str) -> str:
 
 
 def may_read(store: FeatureStore, name: str, principal: Principal) -> None:
-    """ForbiddenError where whoever asks is limited to others, whether it is there or not."""
+    """ForbiddenError where the principal is limited to others, whether it is there or not."""
     if principal.only_on is not None:  # else the registry may be away
         principal.must("read", resource_of(store, name))
 
@@ -65,7 +65,7 @@ def readable(store: FeatureStore, name: str, principal: Principal) -> ResolvedSe
 
 
 def may_push(store: FeatureStore, name: str, principal: Principal) -> None:
-    """ForbiddenError where whoever asks is limited to other sources than that of a view, or of one that is not there."""
+    """ForbiddenError where the principal is limited to other sources than that of a view, or of one that is not there."""
     if principal.only_on is None:
         return
     try:

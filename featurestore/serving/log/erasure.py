@@ -50,7 +50,7 @@ def count_served(folder: Path, wanted: Callable[[str, str], Wanted], *, there: S
 def erase_served(
     folder: Path, wanted: Callable[[str, str], Wanted], *, wait_seconds: float, there: ShippedLog | None = None
 ) -> int:
-    """Take rows out of a serving log; how many there were. wanted: by service and fingerprint. wait_seconds: for which whoever
+    """Take rows out of a serving log; how many there were. wanted: by service and fingerprint. wait_seconds: for which a process that
     merges or ships is waited for; LogBusyError. there: its files in an object store. Damaged files are left as they are. Raises OSError."""
     if not folder.is_dir():
         if there is None:

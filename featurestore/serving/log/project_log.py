@@ -58,7 +58,7 @@ class ProjectLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write the rest and stop; idempotent. What is not shipped by then is shipped by whoever looks after the log next."""
+        """Write the rest and stop; idempotent. What is not shipped by then is shipped by the next upkeep of the log."""
         if self._writer is not None:
             self._writer.close()
         if self._shipping is not None:

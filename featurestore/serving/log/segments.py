@@ -1,10 +1,10 @@
 """The files of the serving log: how they are called, how one appears, and which of them count.
 
-A file's name ends with a checksum of all its bytes, so that whoever reads it can tell whether they are what was written. Those
+A file's name ends with a checksum of all its bytes, so that a reader can tell whether they are what was written. Those
 of an earlier version have none.
 
 A merged file (see `serving.log.upkeep`) says in its metadata which files it replaces. They stay for a while, for readers that
-listed them before; whoever lists the files now leaves them out.
+listed them before; a reader that lists the files now leaves them out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     <url>/<project>/<service>/<fingerprint>/<name>      the same file under the same name
 
-A name is that of a file's content, so a file that is there is shipped: nothing else says so. Whoever is killed on the way ships it
+A name is that of a file's content, so a file that is there is shipped: nothing else says so. A process that is killed on the way ships it
 again, to the same place. What a merged file replaces it replaces there too, and wherever the two lie.
 """
 

@@ -1,8 +1,8 @@
 """What is done to the serving log's files when they are written: hours are merged, and what is too old or too much deleted.
 
 The files of a service version that begin in one hour, a while after its end, become one file, sorted by time; those that
-different versions of libraries wrote stay apart. The merged file names those that it replaces, and whoever lists the
-files leaves them out from the moment it appears, by one rename. They are removed later, so that whoever listed them
+different versions of libraries wrote stay apart. The merged file names those that it replaces, and a process that lists the
+files leaves them out from the moment it appears, by one rename. They are removed later, so that a reader that listed them
 before can still read them, and before the hour is merged again: a process that is killed in between doubles and loses
 nothing. One process at a time does this.
 """

@@ -142,7 +142,7 @@ class RecordWrites:
                     return
 
     def _turn(self, group: WrittenGroup, values: Sequence[Scalar]) -> asyncio.Lock:
-        """Held by whoever changes a record: those of one process do not let each other begin anew."""
+        """Held by the request that changes a record: those of one process do not let each other begin anew."""
         return self._turns.setdefault((group.source.name, *values), asyncio.Lock())
 
     async def _push(
