@@ -357,7 +357,7 @@ hold flights that land after it departs, mostly itself among them, and the fligh
 Offline that looks best. Served, the day is not over: what is there is yesterday's row, and the model leans on a column
 that no longer tells it the answer.
 
-Whoever computes today's average anew at each departure gets about as much out of the shortcut's model as the store gives, and has
+A team that computes today's average anew at each departure gets about as much out of the shortcut's model as the store gives, and has
 a second implementation of the feature to keep. What is not kept is the promise: the number that decided to ship it.
 The store measures beforehand what is served afterwards, because both are one function of key and instant.
 """

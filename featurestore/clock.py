@@ -78,5 +78,5 @@ class ManualClock:
 
 
 class PastClock(ManualClock):
-    """An instant that is taken for now by whoever asks about the past. What only the true time can say stays true: when a
+    """An instant that is taken for now by a user who asks about the past. What only the true time can say stays true: when a
     file was first seen."""

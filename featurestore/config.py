@@ -134,7 +134,7 @@ class Config(Table):
     compact_after: Annotated[
         Whole,
         Field(ge=0),
-        described("full segments of a log that make whoever pushes seal them in the background; 0: never"),
+        described("full segments of a log that make a pushing process seal them in the background; 0: never"),
     ] = 2
     lock_timeout: Annotated[float, Field(gt=0), described("seconds for which the lock of a log is waited for")] = 60.0
     definitions: Annotated[
@@ -428,7 +428,7 @@ def _spoken(name: Any) -> str | None:
 
 
 def _registry_of(path: Path) -> str | None:
-    """Whose registry lies there; None where there is none, ANYBODY where it cannot be read, which whoever opens it is told."""
+    """Whose registry lies there; None where there is none, ANYBODY where it cannot be read, of which opening it tells."""
     if not path.exists():
         return None
     try:

@@ -1,6 +1,6 @@
 """What is called or said otherwise here: by other feature stores, foremost Feast, and by other definitions of this one.
 
-A word that nothing here has is looked up by whoever would take it: an option by its declaration or method, an attribute by
+A word that nothing here has is looked up by the code that would take it: an option by its declaration or method, an attribute by
 its class, a name by its module, a command by the command line, a path by the HTTP service. What the table does not have
 is refused as anywhere else.
 """

@@ -35,7 +35,7 @@
     ├── BackupError             a backup cannot be made or restored; nothing half of it is left
     ├── AccessError             a request to the service is not let in
     │   ├── UnauthenticatedError      it does not say who asks, or not truly
-    │   ├── ForbiddenError            whoever asks may not do that
+    │   ├── ForbiddenError            the principal may not do that
     │   └── AccessUnavailableError    who asks cannot be looked up just now
     ├── ServerError             the HTTP service failed, or is none
     │   └── ServerUnavailableError    it cannot be reached, or is too busy, just now
@@ -294,7 +294,7 @@ class UnauthenticatedError(AccessError):
 
 
 class ForbiddenError(AccessError):
-    """Whoever asks may not do that; `scope` is the one that it takes."""
+    """The principal may not do that; `scope` is the one that it takes."""
 
     def __init__(self, message: str, *, scope: str) -> None:
         super().__init__(message)

@@ -61,7 +61,7 @@ def log_config() -> dict[str, Any]:
 
 
 def tell(text: str, *, as_json: bool) -> None:
-    """Say something to whoever runs the server, on stderr."""
+    """Say something to the operator of the server, on stderr."""
     if as_json:
         LOGGER.warning(text)
     else:

@@ -51,7 +51,7 @@ def _one_or_several(value: Any) -> Any:
 
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Those of public keys. With a shared secret (HS256 …) whoever can verify could sign."""
+"""Those of public keys. With a shared secret (HS256 …) each who can verify could sign."""
 
 
 def _retention(value: str) -> str:
@@ -242,7 +242,7 @@ class ServerConfig(Table):
         ),
     ] = "raise"
     console: Annotated[
-        Literal["on", "off"], described("whether the console is at /ui, for whoever may read everything")
+        Literal["on", "off"], described("whether the console is at /ui, for keys that may read everything")
     ] = "on"
     compatible: Annotated[
         tuple[Platform, ...],
@@ -318,7 +318,7 @@ class JwtConfig(Table):
         "ES256",
     )
     leeway_seconds: Annotated[float, Field(ge=0, le=300), described("seconds by which clocks may differ")] = 30.0
-    name_claim: Annotated[str, described("claim with the name of whoever asks")] = "sub"
+    name_claim: Annotated[str, described("claim with the name of the principal")] = "sub"
     scopes_claim: Annotated[str, described("claim with what it may do")] = "scope"
     scopes: Annotated[
         dict[str, tuple[Literal["read", "push", "materialize", "metrics", "admin"], ...]],

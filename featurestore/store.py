@@ -195,7 +195,7 @@ class FeatureStore(BoundToProcess):
 
         definitions: only these (with what they refer to), removing nothing; by default all of the repository.
         accept_types: take a source column's changed type as a change instead of an error. keep: the service versions that
-        it replaces are served on to whoever names their fingerprint. retire: kept versions that are not any more, as
+        it replaces are served on to clients that name their fingerprint. retire: kept versions that are not any more, as
         "service@fingerprint" (or the beginning of one that fits one), or "all".
         """
         return self._planning.plan(definitions, accept_types=accept_types, keep=keep, retire=retire)
@@ -437,7 +437,7 @@ class FeatureStore(BoundToProcess):
         rows: a list of dicts (or one), or a frame, with the source's columns. json: their values are in their JSON forms.
         The answer counts what was accepted, what was pushed before and changes nothing, and what came too late and is
         kept aside; its `without_key` counts accepted rows that no view can count, and its `notices` say what is to be known.
-        who, request_id: what the trail of activity says of it, by default whoever runs this process. within_seconds: how long it may
+        who, request_id: what the trail of activity says of it, by default the user who runs this process. within_seconds: how long it may
         take; OnlineUnavailableError then, which says what became of the rows. Raises PushError, with
         nothing kept, NotFoundError, LogError and OnlineStoreError.
         """
@@ -600,15 +600,15 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def compact(self, sources: Sequence[str] | None = None) -> dict[str, Compaction]:
-        """Seal the full segments of push logs into Parquet, beside whoever reads and writes; by source.
+        """Seal the full segments of push logs into Parquet, beside readers and writers; by source.
 
         Identities of rows older than the source's lateness are forgotten online.
         """
         return self._project.pushing.compact(self.catalog, sources)
 
     def compact_serving_log(self) -> Upkeep | None:
-        """Merge the serving log's past hours, ship them where that is said, and delete what is too old or too much, beside whoever reads
-        and writes it.
+        """Merge the serving log's past hours, ship them where that is said, and delete what is too old or too much, beside readers
+        and writers.
 
         What was done; None where another process is at it. Processes that log do so themselves every few minutes. Raises LogError where
         files cannot be shipped.

@@ -1,4 +1,4 @@
-"""Values that bring their kind along, as JSON: whoever reads it gets the same Python value, and needs no column's type for it.
+"""Values that bring their kind along, as JSON: who reads it gets the same Python value, and needs no column's type for it.
 
 Text, whole numbers, booleans and null stand as they are, and lists as lists. Any other value is an object of one name, its kind:
 `{"Decimal": "1.50"}`, `{"Timestamp": "2026-03-01T09:00:00.000000Z"}`, `{"Float64": "NaN"}`, `{"tuple": […]}`, `{"dict": [[key, value], …]}`.

@@ -146,7 +146,7 @@ def test_two_models_are_each_served_their_own_definitions_until_one_is_retired(
         world.check(OLD, fingerprint=first.fingerprint)
 
         plan = store.plan([NEW], keep=True)
-        assert f"keep model {first.fingerprint[:8]}: served on to whoever names its fingerprint" in str(plan)
+        assert f"keep model {first.fingerprint[:8]}: served on to clients that name its fingerprint" in str(plan)
         assert "  free " not in str(plan)
         applied = store.apply([NEW], keep=True)
         assert applied.kept == tuple(step for step in plan.steps if isinstance(step, KeepVersion))

@@ -60,7 +60,7 @@ class Credential(NamedTuple):
 
 
 class Authentication:
-    """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and whoever asks is
+    """Who asks, by the API keys of a registry and the tokens of an issuer; without a configuration it is off, and every principal is
     `everybody`, who may everything. now: reads a clock in µs; clock: in seconds.
 
     Raises MissingPackageError where tokens are configured and what verifies them is not installed.
@@ -87,7 +87,7 @@ class Authentication:
             self._tokens = Tokens(config.jwt, clock=clock, now=lambda: now() / 1e6)
 
     def at_once(self, headers: Headers) -> Principal | None:
-        """Whoever asks, without waiting for anything; None where something must be read first, which `authenticate` does.
+        """The principal, without waiting for anything; None where something must be read first, which `authenticate` does.
         Errors are those of `authenticate`."""
         return self.holder_at_once(self.credential(headers))
 
@@ -108,7 +108,7 @@ class Authentication:
         return self._of_key(digest, keys.get(number))
 
     def authenticate(self, headers: Headers) -> Principal:
-        """Whoever asks. It may wait for the registry, or for an issuer of tokens.
+        """The principal. It may wait for the registry, or for an issuer of tokens.
 
         Raises UnauthenticatedError where the request names nobody, with what WWW-Authenticate tells of that, and
         AccessUnavailableError where that cannot be known just now. No message has a part of a secret.
@@ -121,7 +121,7 @@ class Authentication:
         return found if found is not None else await awaited(self._asks(headers))
 
     async def aholder(self, number: str) -> Principal:
-        """Whoever holds the live key of an id, as a session has it, whose signature was looked at; errors are those of
+        """The principal of the live key of an id, as a session has it, whose signature was looked at; errors are those of
         `authenticate`."""
         keys = await awaited(self._keys.value())
         return self._live(keys.get(number))
@@ -190,7 +190,7 @@ def check_open_host(host: str) -> None:
         loopback = host == "localhost"
     if not loopback:
         raise ConfigError(
-            f"Authentication is off, and whoever reaches {host or 'every address'} could read and push. Listen on 127.0.0.1, "
+            f"Authentication is off, and every client that reaches {host or 'every address'} could read and push. Listen on 127.0.0.1, "
             "or leave authentication on and make keys: featurestore keys create NAME --scope read"
         )
 

@@ -84,7 +84,7 @@ class Tokens:
         self._lock = mutex()
 
     def at_once(self, text: str) -> Principal | None:
-        """Whoever a token names, without waiting; None where its issuer's keys must be fetched first. Errors as of `principal`."""
+        """The principal that a token names, without waiting; None where its issuer's keys must be fetched first. Errors as of `principal`."""
         keys = self._keys.at_hand()
         if keys is None:
             return None
@@ -96,7 +96,7 @@ class Tokens:
             raise self._refused("its key is not one that its issuer publishes") from None
 
     def principal(self, text: str) -> Steps[Principal]:
-        """Whoever a token names. UnauthenticatedError says why it names nobody; AccessUnavailableError where its issuer does not answer."""
+        """The principal that a token names. UnauthenticatedError says why it names nobody; AccessUnavailableError where its issuer does not answer."""
         try:
             return self._principal(text, (yield from self._keys.value()))
         except _Unknown:
@@ -155,7 +155,7 @@ class Tokens:
         config = self._config
         name = next((claims[claim] for claim in (config.name_claim, "client_id", "azp") if claims.get(claim)), None)
         if not isinstance(name, str):
-            raise self._refused(f"it has no claim {config.name_claim}, which would name whoever asks")
+            raise self._refused(f"it has no claim {config.name_claim}, which would name the principal")
         scopes: set[str] = set()
         for theirs in _words(claims.get(config.scopes_claim)):
             scopes.update(config.scopes.get(theirs, ()) if config.scopes else {theirs} & SCOPES.keys())

@@ -25,7 +25,7 @@ KINDS = ("service", "view", "source")
 
 @dataclass(frozen=True)
 class Principal:
-    """Whoever a request comes from. name: as the trail of activity has it, such as "key:web" or "jwt:ann@example.org".
+    """The person or program that a request comes from. name: as the trail of activity has it, such as "key:web" or "jwt:ann@example.org".
     only_on: what it is limited to, as "service:NAME", "view:NAME" or "source:NAME"; None: everything of the project."""
 
     name: str

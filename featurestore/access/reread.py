@@ -49,7 +49,7 @@ async def awaited(steps: Steps[T]) -> T:
 
 
 class Ages(NamedTuple):
-    """How old a reading may be. After `renew_seconds` whoever asks has it read anew beside him. After `wait_seconds` he waits for
+    """How old a reading may be. After `renew_seconds` a caller has it read anew beside it. After `wait_seconds` he waits for
     that, `patience_seconds` at most while the last one counts. Where it cannot be read, the last one counts for `keep_seconds`,
     and `retry_seconds` lie between two attempts. `apart_seconds` lie between any two."""
 
@@ -166,7 +166,7 @@ class Reread(Generic[T]):
                 return self._under_way
             if self._next is None:
                 made: Future[None] = Future()
-                made.set_running_or_notify_cancel()  # whoever gives up waiting ends it for nobody else
+                made.set_running_or_notify_cancel()  # a caller that gives up waiting ends it for nobody else
                 if not self._reads:
                     threading.Thread(target=self._run, name=f"featurestore {self._what}", daemon=True).start()
                     self._reads = True

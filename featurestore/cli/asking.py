@@ -17,7 +17,7 @@ MOST_ASKED = 1_000_000
 
 
 def ask(question: str, *, otherwise: str) -> None:
-    """Return where whoever sits at the terminal says yes; else say that it was not done, and end with exit code 1.
+    """Return where the user at the terminal says yes; else say that it was not done, and end with exit code 1.
 
     otherwise: what was not done, as a sentence. Where nobody sits at a terminal nobody is asked, and --yes says it.
     """

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from featurestore.store import FeatureStore
 
 Keep = Annotated[
-    bool, typer.Option("--keep", help="Serve the versions that are replaced on, to whoever names their fingerprint.")
+    bool,
+    typer.Option("--keep", help="Serve the versions that are replaced on, to clients that name their fingerprint."),
 ]
 Retire = Annotated[
     list[str] | None,

@@ -23,9 +23,9 @@ def ui(
     open_: Annotated[bool, typer.Option("--open", help="Show it in this machine's browser.")] = False,
     at: At = None,
 ) -> None:
-    """Show the console to whoever is on this machine, until it is told to stop: pages of what exists, whether it is fresh and right, and why.
+    """Show the console to the users of this machine, until it is told to stop: pages of what exists, whether it is fresh and right, and why.
 
-    Nothing can be changed there. On a server, the console is at /ui, for whoever has a key.
+    Nothing can be changed there. On a server, the console is at /ui, for users with a key.
 
     Example: featurestore ui --open
     """

@@ -202,7 +202,7 @@ def compact(
     sources: Annotated[list[str] | None, typer.Argument(help="Only these push sources; by default all.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seal the full segments of push logs into Parquet, beside whoever reads and writes, and delete what they replaced.
+    """Seal the full segments of push logs into Parquet, beside readers and writers, and delete what they replaced.
 
     Of all, also merge the past hours of the serving log, ship them to the object store that ship_to names, and delete what its
     retention and max_bytes say.

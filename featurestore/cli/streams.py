@@ -115,7 +115,7 @@ def end_quietly() -> None:
 
 
 def hold_streams() -> None:
-    """Open each standard stream that whoever started the process has closed, so that no other file gets its number: input that
+    """Open each standard stream that the parent process has closed, so that no other file gets its number: input that
     is at its end, output that nobody reads, errors that vanish. Output that nobody reads ends the process when it is written."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

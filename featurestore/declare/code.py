@@ -40,7 +40,7 @@ from featurestore.errors import DeclarationError
 CHANGED = "differs from its source, which changed since it was imported", "Import it again"
 
 ALGORITHM = "featurestore function code 1"
-"""Hashed first: whoever changes what is hashed counts this up, and every on-demand fingerprint changes visibly."""
+"""Hashed first: a change of what is hashed counts this up, and every on-demand fingerprint changes visibly."""
 
 FORBIDDEN: dict[type[ast.AST], str] = {
     ast.Global: "has a 'global' statement. Return the value instead",

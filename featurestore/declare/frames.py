@@ -2,7 +2,7 @@
 
 A NaN in a numpy-backed pandas column is null, because pandas cannot tell them apart; in Arrow and polars it is NaN.
 
-What is taken is a copy. Arrow and polars wrap memory of others (numpy's, a bytearray) without a sign of it, and whoever
+What is taken is a copy. Arrow and polars wrap memory of others (numpy's, a bytearray) without a sign of it, and code that
 still holds that can write there: `pl.Series(array)` shows what is written into `array` later. So there is no frame of a
 caller whose memory is known not to change, and all of it is copied once.
 """

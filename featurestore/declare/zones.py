@@ -1,4 +1,4 @@
-"""Instants without a zone: which they are, and what whoever gave them is told."""
+"""Instants without a zone: which they are, and what the caller is told of them."""
 
 from __future__ import annotations
 

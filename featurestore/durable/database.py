@@ -62,7 +62,7 @@ class Database(Protocol):
 
     def writing(self) -> AbstractContextManager[tuple[Transaction, bool]]:
         """One transaction that excludes every other writer from its beginning, and whether there are tables; where an
-        error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
+        error comes before its end, nothing of it is kept. Code that makes tables calls `mark`."""
 
     def mark(self, connection: Any) -> None:
         """Say that the tables are this version's."""

@@ -1,11 +1,11 @@
 """A lock among the threads and processes of one machine, which the kernel takes back from a process that dies.
 
-Two files, as in a turnstile: whoever wants the lock first takes the turn, then waits for the lock, then gives up the
+Two files, as in a turnstile: a process that wants the lock first takes the turn, then waits for the lock, then gives up the
 turn. So the one that has just released the lock waits behind the one that holds the turn, and nobody starves.
 Every holder has a descriptor of its own, which is what `flock` goes by: threads exclude each other like processes.
 
 A process that is stopped keeps its locks, and nothing can be done in its place: what it was about to write it writes
-when it goes on. So nobody waits for ever, and whoever gives up is told who holds the lock; the holder says so in the file.
+when it goes on. So nobody waits for ever, and a process that gives up is told who holds the lock; the holder says so in the file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders of a project's data: whoever makes one is the only one who may look into it, and sees when it is another one."""
+"""Folders of a project's data: the user who makes one is the only one who may look into it, and sees when it is another one."""
 
 from __future__ import annotations
 

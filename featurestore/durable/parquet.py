@@ -1,7 +1,7 @@
 """What versions of Arrow do differently with Parquet files; no other module asks which one is installed.
 
 Of arrays of a fixed length, Arrow before version 26 can store none that is null, or read none. There they are stored as
-lists, and a word beside the column says their length, by which whoever reads them gets them back.
+lists, and a word beside the column says their length, by which a reader gets them back.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     folder/<part>/<file>      as many as it has
 
 A part is there as a whole or not at all, and named by what it was made of. What is damaged is deleted, and made anew by
-whoever needs it. One process at a time may write.
+the process that needs it. One process at a time may write.
 """
 
 from __future__ import annotations

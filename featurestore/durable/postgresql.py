@@ -37,7 +37,7 @@ CONNECTIONS = 4
 """Connections that are kept between two transactions at most."""
 
 AGAIN_SECONDS = 5.0
-"""Seconds for which a server that answered, and does not now, is tried again: it is being restarted, or another takes its place. Whoever
+"""Seconds for which a server that answered, and does not now, is tried again: it is being restarted, or another takes its place. A call that
 comes later is told at once."""
 
 RETRY_SECONDS = 0.1
@@ -97,14 +97,14 @@ UNAVAILABLE = ("08", "57", "53300", "40", "25P03")
 that it ended, too many connections."""
 
 UNKNOWN = re.compile(r'FATAL: +((?:role|database) "[^"]*" does not exist|password authentication failed)')
-"""What a server says to whoever connects with a URL that is wrong; libpq tells no code of it."""
+"""What a server says to a client with a URL that is wrong; libpq tells no code of it."""
 
 REFUSED = {
     "25006": "this server only reads, as a standby does",
     "42501": "the role may not do that",
     "53100": "the server's disk is full",
 }
-"""What some codes mean for whoever reads the message."""
+"""What some codes mean for the reader of the message."""
 
 WATCHED = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 """What the server is told of a connection that holds a lock: that of a machine that is gone is free within half a minute."""
@@ -237,7 +237,7 @@ class PostgreSQL:
     @contextmanager
     def writing(self) -> Iterator[tuple[PostgreSQLConnection, bool]]:
         """One transaction that excludes every other writer from its beginning, and whether there are tables; where an
-        error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
+        error comes before its end, nothing of it is kept. Code that makes tables calls `mark`."""
         begin = (  # each statement sees what is so when it begins: after the lock was taken
             f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {DURABLE.format('true')}; "
             f"SET LOCAL lock_timeout = {round(self._timeout * 1000)}; "

@@ -2,7 +2,7 @@
 was written, and what becomes of what a dead writer left.
 
 A writer that is killed leaves a journal, or a log of what it wrote ahead, beside the file. Only somebody who may write can
-put that right, so whoever reads opens the file for reading and writing, and SQLite heals it on the way. Where the disk is
+put that right, so a reader opens the file for reading and writing, and SQLite heals it on the way. Where the disk is
 read-only, and that is needed, a copy is healed and read. Where there is no room either for what SQLite makes beside a file,
 one that has nothing beside it is read as a file that nobody changes.
 """
@@ -111,7 +111,7 @@ class SQLiteFile:
             yield connection if self._is_set_up(connection) else None
 
     def copy_to(self, copy: Path) -> bool:
-        """Write the file as it is by now to where there is none, by SQLite's own way, beside whoever writes it; False where
+        """Write the file as it is by now to where there is none, by SQLite's own way, beside its writers; False where
         there is no file, or nothing was ever written."""
         with self.reading() as connection:
             if connection is None:
@@ -123,7 +123,7 @@ class SQLiteFile:
     @contextmanager
     def writing(self) -> Iterator[tuple[SQLiteConnection, bool]]:
         """One transaction that excludes every other writer from its beginning, and whether the file has tables; where an
-        error comes before its end, nothing of it is kept. Whoever makes tables calls `mark`."""
+        error comes before its end, nothing of it is kept. Code that makes tables calls `mark`."""
         with self._failing():
             self._make_folder()
             if unwritable(self.path if self.path.exists() else self.path.parent):

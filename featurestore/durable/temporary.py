@@ -1,7 +1,7 @@
 """Temporary folders that vanish with their owner: where that was killed, with the next process that needs one.
 
 A folder is its owner's while a lock on a file in it is held, which the system lets go of when the process ends, however it
-ends. Whoever gets that lock, removes the folder.
+ends. The process that gets that lock removes the folder.
 """
 
 from __future__ import annotations

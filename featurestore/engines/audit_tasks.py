@@ -163,7 +163,7 @@ class EngineAudit:
 
 def groups_of(files: Sequence[Path], most: int) -> tuple[tuple[Path, ...], ...]:
     """Files in so many groups at most, each of some that follow each other. A group has about as many rows as are compared at once, or
-    more: whoever compares fewer reads the sources for them all the same."""
+    more: a task that compares fewer reads the sources for them all the same."""
     rows = np.array([_rows_of(file) for file in files], np.int64)
     count = int(np.clip(-(-rows.sum() // CHUNK_ROWS), 1, max(1, most)))
     middles = np.cumsum(rows) - rows / 2
@@ -173,7 +173,7 @@ def groups_of(files: Sequence[Path], most: int) -> tuple[tuple[Path, ...], ...]:
 
 
 def _rows_of(file: Path) -> int:
-    """The rows of a file of the log; none of one that is gone, or damaged, of which whoever reads it says so."""
+    """The rows of a file of the log; none of one that is gone, or damaged, of which its reader says so."""
     try:
         return int(pq.read_metadata(file).num_rows)
     except (OSError, pa.ArrowException):

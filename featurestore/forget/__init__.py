@@ -1,1 +1,1 @@
-"""Forget: a key is erased everywhere, for whoever has the right to be."""
+"""Forget: a key is erased everywhere, for people who have the right to that."""

@@ -94,7 +94,7 @@ def counting(session: Session, views: Sequence[ResolvedView], rows: pa.Table) ->
 
 
 def remove_unfinished(log: Log, folder: Path) -> None:
-    """Delete what a process that was killed left of a file of rows that it took back; whoever takes back holds the log's lock."""
+    """Delete what a process that was killed left of a file of rows that it took back; the process that takes back holds the log's lock."""
     with log.lock(ERASING):
         for path in folder.glob("taken-back-*.parquet.partial"):
             path.unlink(missing_ok=True)

@@ -236,7 +236,7 @@ class FeatureEngineeringClient:
         own = [name for name in training_set.load_df().columns if name not in {*names.values(), *training_set.labels}]
         if own:
             raise RequestError(
-                f"The training set has '{own[0]}' of the frame itself beside the features, and whoever asks the model sends keys alone; "
+                f"The training set has '{own[0]}' of the frame itself beside the features, and clients of the model send keys alone; "
                 "exclude_columns leaves it out. What a request brings is declared: an on-demand feature with a Request"
             )
         columns = {column: name for column, name in names.items() if name not in excluded}

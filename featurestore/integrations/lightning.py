@@ -175,7 +175,7 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
         within = TrainingFile.manifest_within(self.path)
         try:
             load_manifest(self.path)
-        except ManifestError:  # of which whoever wrote it was killed before the manifest beside it was
+        except ManifestError:  # whose writer was killed before the manifest beside it was
             return False
         is_final = not any(within.raw.get("spine_rows_past_the_last_complete_instant", {}).values())
         return is_final and _some(within, MADE_OF) == {name: wanted[name] for name in MADE_OF}

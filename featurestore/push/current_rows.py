@@ -1,4 +1,4 @@
-"""The current rows of a key, as whoever changes them read them.
+"""The current rows of a key, as the process that changes them read them.
 
 What was made from them is pushed in their place, and kept only where they are the current ones still. That is judged under the
 log's lock, by the rows that came into the log since: so of several who change a key at the same time, in any process, each has

@@ -43,7 +43,7 @@ class Heartbeat:
     def close(self) -> None:
         """Stop after the beat that is under way, if any, and wait for that; idempotent."""
         self._stopped.set()
-        with self._lock:  # whoever begins it has begun it
+        with self._lock:  # one thread begins it
             thread = self._thread
         if thread is not None:
             thread.join()

@@ -1,4 +1,4 @@
-"""The state of a push source online, in the hands of whoever holds the log's lock: written only where it is still what was read,
+"""The state of a push source online, in the hands of the holder of the log's lock: written only where it is still what was read,
 after the records have all that the log has.
 
 What is confirmed is only ever raised under the lock, when the records have all of the log, and every known_at lies

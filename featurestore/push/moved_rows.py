@@ -1,7 +1,7 @@
 """Rows of a stream on their way to where they are kept aside: they lie beside the stream's position until they are there.
 
 The position and the rows that count are one append; rows that came too late, or do not meet what is expected, are another, in another
-log. So these come first, beside the positions, with a token, which the append then has, and the other log when it has them. Whoever
+log. So these come first, beside the positions, with a token, which the append then has, and the other log when it has them. A process that
 finds the append without the rows in the other log puts them there. After that they lie nowhere else.
 """
 

@@ -1,4 +1,4 @@
-"""One batch of pushes: sorted out, reserved, logged and applied, in the hands of whoever holds the log's lock."""
+"""One batch of pushes: sorted out, reserved, logged and applied, in the hands of the holder of the log's lock."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class PushBatch:
             }
             for which, rows in (
                 aside.items() if moves else ()
-            ):  # kept aside after this, and before all else: whoever dies loses none
+            ):  # kept aside after this, and before all else: a process that dies loses none
                 moved = MovedRows.of(rows, which)
                 self._log.move(moved.before)
                 moves |= moved.within

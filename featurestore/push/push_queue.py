@@ -45,7 +45,7 @@ class Fate(Enum):
 
 
 class PushAnswer(Future[Pushed]):
-    """What will become of a push. Whoever waits for no longer than so many seconds is told by OnlineUnavailableError what has become
+    """What will become of a push. A caller that waits for no longer than so many seconds is told by OnlineUnavailableError what has become
     of its rows: those that are not in the log by then never come there."""
 
     def __init__(self, queue: PushQueue) -> None:
@@ -160,7 +160,7 @@ class PushQueue:
             return requests
 
     def needs_service(self) -> bool:
-        """Whether nobody served the queue until now; whoever asks does from now on."""
+        """Whether nobody served the queue until now; the caller does from now on."""
         with self._gate:
             idle, self._served = not self._served, True
             return idle

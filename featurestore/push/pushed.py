@@ -1,4 +1,4 @@
-"""What a push is answered: what became of its rows, and what whoever sent them should know."""
+"""What a push is answered: what became of its rows, and what their sender should know."""
 
 from __future__ import annotations
 

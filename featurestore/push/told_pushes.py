@@ -1,4 +1,4 @@
-"""Pushes as callers make them: each is in the trail of activity once it is kept, also where whoever pushed gave up waiting."""
+"""Pushes as callers make them: each is in the trail of activity once it is kept, also where the caller gave up waiting."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class ToldPushes:
 
     @contextmanager
     def _told_later(self, answer: PushAnswer, source: str, who: str | None, request_id: str | None) -> Iterator[None]:
-        """Whoever gives up waiting may have pushed all the same."""
+        """A caller that gives up waiting may have pushed all the same."""
         try:
             yield
         except OnlineUnavailableError:

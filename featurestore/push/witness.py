@@ -73,7 +73,7 @@ class LogWitness:
                 if alone and _has_all(SourceState.unpack(held), self._log):
                     self._log.confirm(served=now)
                     self._vouched, known = (held, now), now
-        except (FeatureStoreError, OSError):  # whoever pushes or trains is told
+        except (FeatureStoreError, OSError):  # a push or a training is told
             return known
         return known
 
@@ -81,7 +81,7 @@ class LogWitness:
 def _has_all(state: SourceState, log: Log) -> bool:
     """Whether records with this state hold all rows of a log that is locked, and none of another log.
 
-    A store that may have come back older is repaired by whoever writes to it next, before anything is vouched for.
+    A store that may have come back older is repaired by its next writer, before anything is vouched for.
     """
     if state.reserved is not None or state.is_old or state.complete < log.confirmed().written:
         return False

@@ -32,12 +32,12 @@ class Statement(NamedTuple):
 
 def newest_column(at: int) -> str:
     """The column of requests, all of them for one instant (µs), that says when each one's newest row happened which counts at it (µs; null
-    where none does): whoever finds the keys among all rows finds that, too, and asks for each once. Of a source whose rows have no versions."""
+    where none does): a caller that finds the keys among all rows finds that, too, and asks for each once. Of a source whose rows have no versions."""
     return f"newest_at_{at % (1 << 64)}"
 
 
 def newest_table(view: ResolvedView) -> str:
-    """The table of a session in which such rows wait, where whoever found the keys kept them: `(k…, event_us, counts_from,
+    """The table of a session in which such rows wait, where the search for keys kept them: `(k…, event_us, counts_from,
     file, row)`, perhaps with others."""
     return f"newest_rows_{view.fingerprint}"
 
@@ -46,7 +46,7 @@ def keys_statements(view: ResolvedView, requests: str, *, newest_at: int | None 
     """`keys`, each key as one small integer whatever its columns, and `requests` by that integer: (request_no, key_no, as_of). newest_at: the
     instant of which the requests have the `newest_column`, which `keys` then has as `newest_us`."""
     keys = key_list(view)
-    if newest_at is not None:  # whoever found the keys asks for each once
+    if newest_at is not None:  # the search for keys asks for each once
         number, newest = "CAST(request_no + 1 AS INTEGER) AS key_no", newest_column(newest_at)
         return [
             Statement("asof_keys", f"SELECT {number}, {keys}, {newest} AS newest_us FROM {requests}"),

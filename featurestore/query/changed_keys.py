@@ -21,7 +21,7 @@ from featurestore.semantics.view import ResolvedView
 
 
 def has_newest(view: ResolvedView) -> bool:
-    """Whether whoever finds the keys can say when their newest rows happened: nothing replaces a row, and some feature is read from one."""
+    """Whether the search for keys can say when their newest rows happened: nothing replaces a row, and some feature is read from one."""
     return not view.source.identity and any(feature.plain for feature in view.features)
 
 

@@ -1,4 +1,4 @@
-"""Every key of a source, and the newest rows of each, found in one pass: for whoever asks for all keys at once.
+"""Every key of a source, and the newest rows of each, found in one pass: for callers that ask for all keys at once.
 
 Rows come from DuckDB a batch after the other. Of each key those are kept that happened last of the rows which count at an instant
 that is asked for, several where they are equal by event_time, or one row where none counts. What is kept waits in a table, from

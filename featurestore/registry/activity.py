@@ -146,7 +146,7 @@ class PushTrail:
     def pushed(
         self, source: str, counts: dict[str, int], *, who: str | None = None, request: str | None = None
     ) -> None:
-        """One request that was answered. counts: of its rows. who: by default whoever runs this process. request: its id."""
+        """One request that was answered. counts: of its rows. who: by default the user who runs this process. request: its id."""
         asker = os_user() if who is None else who
         with self._lock:
             one = self._gathered.get((asker, source))
@@ -164,7 +164,7 @@ class PushTrail:
 
     def flush(self, *, is_last: bool = False) -> None:
         """Write what is gathered. Where that fails it is told, and tried again with the next, unless this is the last time."""
-        with self._turn:  # whoever closes the registry afterwards waits for a batch that a thread is writing
+        with self._turn:  # closing the registry afterwards waits for a batch that a thread is writing
             with self._lock:
                 self._waiting += self._gathered.values()
                 self._gathered = {}

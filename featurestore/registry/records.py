@@ -17,7 +17,7 @@ from featurestore.semantics.view import ResolvedView
 class Version:
     """One applied state, which never changes: its definitions are read from the document once, when first asked for.
 
-    Not to be changed: whoever asks for a version is given the same one.
+    Not to be changed: all who ask for a version are given the same one.
     """
 
     number: int

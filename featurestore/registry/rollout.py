@@ -1,7 +1,7 @@
 """Which versions of services are served beside each other: kept when another takes their place, until they are retired.
 
 A service version that is kept holds its views: they are materialized, pushed to and served as the current ones are, to
-whoever names its fingerprint. What is kept is in the registry, and changes only by the steps of a plan. View versions that nobody holds any more are freed
+clients that name its fingerprint. What is kept is in the registry, and changes only by the steps of a plan. View versions that nobody holds any more are freed
 online, those that were replaced once what takes their place is served.
 """
 
@@ -137,7 +137,7 @@ def held_views(registry: Registry, state: RegistryState | None = None) -> list[H
 
 
 def free_version(registry: Registry, free: Free, view: str, fingerprint: str) -> tuple[str, str, int]:
-    """Free first and strike from the list afterwards, so that whoever dies in between only frees again."""
+    """Free first and strike from the list afterwards, so that a process that dies in between only frees again."""
     keys = free(view, fingerprint)
     registry.freed(view, fingerprint)
     return view, fingerprint, keys

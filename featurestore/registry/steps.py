@@ -105,7 +105,7 @@ class FreeOnline:
 
 @dataclass(frozen=True)
 class KeepVersion:
-    """A service version that another takes the place of, and that is served on to whoever names its fingerprint.
+    """A service version that another takes the place of, and that is served on to clients that name its fingerprint.
 
     code: its on-demand features whose code changes: only a process that has the code as it was can evaluate them.
     """
@@ -121,7 +121,7 @@ class KeepVersion:
 
     def lines(self) -> list[str]:
         """What is printed of it."""
-        head = f"keep {self.service} {self.fingerprint[:8]}: served on to whoever names its fingerprint"
+        head = f"keep {self.service} {self.fingerprint[:8]}: served on to clients that name its fingerprint"
         return [head, *(f"    only by a process that has the code of {name} as it was" for name in self.code)]
 
 
@@ -147,7 +147,7 @@ class RetireVersion:
     def lines(self) -> list[str]:
         """What is printed of it."""
         if not self.frees:
-            when = "nothing is freed; whoever names it is answered while its views are read by others"
+            when = "nothing is freed; clients that name it are answered while its views are read by others"
         elif self.successor is None:
             when = "no service of that name is left"
         else:

@@ -97,7 +97,7 @@ TABLES = (
 )
 
 COPIED = tuple(found[1] for sql in TABLES if (found := re.match(r"CREATE TABLE (\w+) \(", sql)))
-"""The tables in which something is kept, each after those that it refers to; whose it is is said by whoever makes them."""
+"""The tables in which something is kept, each after those that it refers to; whose it is is said by the code that makes them."""
 
 UPGRADES: dict[int, tuple[str, ...]] = {
     1: (f"CREATE {KEPT}",),
@@ -117,7 +117,7 @@ READ_AS = {
     5: (f"CREATE TEMP {ACTIVITY}",),
     6: (f"CREATE TEMP {FORGOTTEN}", f"CREATE TEMP {FORGET_SECRET}"),
 }
-"""The same for whoever only reads, for as long as he does."""
+"""The same for a reader, for as long as it reads."""
 
 Found = TypeVar("Found")
 
@@ -547,7 +547,7 @@ class Registry(BoundToProcess):
         self._database.mark(connection)
 
     def _upgrade(self, connection: Transaction) -> None:
-        """Bring the tables of an older version to this one's, within the transaction of whoever writes."""
+        """Bring the tables of an older version to this one's, within the transaction of the writer."""
         older = range(connection.schema(), SCHEMA)
         for schema in older:
             for sql in UPGRADES[schema]:

@@ -1,4 +1,4 @@
-"""What the last report about each service found, in a file beside the serving log, for whoever watches over it.
+"""What the last report about each service found, in a file beside the serving log, for metrics and alerts.
 
 <folder>/audits.json, drifts.json    service → what was found, and when; with a checksum
 """

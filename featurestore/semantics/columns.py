@@ -215,7 +215,7 @@ def _micros(column: str, raw: str, zone: str) -> str:
 def _micros_of_nanos(column: str) -> str:
     """BIGINT µs of a column of ns, floored.
 
-    The greatest and the least number are instants of the years 2262 and 1677 to whoever else writes ns (pandas has them as
+    The greatest and the least number are instants of the years 2262 and 1677 to other libraries that write ns (pandas has them as
     `Timestamp.max` and `min`); the engine takes them for infinities, which have no µs.
     """
     furthest = (1 << 63) // 1000

@@ -19,7 +19,7 @@ NOWHERE = (1 << 64) - 1
 
 
 def settle_session(connection: duckdb.DuckDBPyConnection) -> None:
-    """For whoever reads a source or evaluates an expression: times are in UTC, an arrow (`->`) reads from JSON, and nothing is shown.
+    """For connections that read a source or evaluates an expression: times are in UTC, an arrow (`->`) reads from JSON, and nothing is shown.
 
     An arrow could also be a lambda before version 2.
     """

@@ -35,7 +35,7 @@ class ForgottenKey(NamedTuple):
 
 @dataclass(frozen=True)
 class ForgottenKeys:
-    """Those of a project. secret: hexadecimal; whoever has it can tell which digest a key that he thinks of has."""
+    """Those of a project. secret: hexadecimal; who has it can tell which digest a key that he thinks of has."""
 
     secret: str
     keys: tuple[ForgottenKey, ...]

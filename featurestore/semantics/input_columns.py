@@ -40,7 +40,7 @@ PERIOD = "; a period is a stretch of time: .dt.to_timestamp() gives its start, .
 
 
 def is_period(given: pa.DataType) -> bool:
-    """Whether it is pandas' type of periods, which are numbers of their own kind to whoever else reads them."""
+    """Whether it is pandas' type of periods, which are numbers of their own kind to all other libraries."""
     return isinstance(given, pa.BaseExtensionType) and given.extension_name == "pandas.period"
 
 

@@ -13,4 +13,4 @@ class Status(IntEnum):
     PRESENT = 2  # the fold's value, which may be null where the row holds null
     OVERFLOW = 3  # beyond what the fold's declared result can hold
     WITHHELD = 4  # stale, and the view says that stale values are withheld
-    UNAVAILABLE = 5  # no value: the online store could not be reached, and whoever asks takes the default instead
+    UNAVAILABLE = 5  # no value: the online store could not be reached, and the caller takes the default instead

@@ -211,7 +211,7 @@ def resolve(view: FeatureView, raw: dict[str, str], *, checked: bool = False) ->
     """The view over a source whose columns have the DuckDB types `raw`.
 
     checked: its conditions were checked when it was applied, and `raw` has the columns that it reads and no others. Then the engine need not
-    be asked: each column is read as its own type, whoever reads it.
+    be asked: each column is read as its own type, whatever reads it.
 
     Raises DeclarationError where a column does not exist or a stated type would lose something, SourceError where a
     column's type is none that a feature can have.

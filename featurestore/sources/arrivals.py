@@ -8,7 +8,7 @@ something was served. What is not there any more stays in the journal, with when
 
 A file is what its name within the source, its size and its time of modification say: where one of them differs, it is
 another file. A run of materialize says up to when it counts what is there. Whatever is seen after that is journalled as
-later, however slow the clock of whoever sees it, so that an instant once served keeps its rows.
+later, however slow the clock of the process that sees it, so that an instant once served keeps its rows.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _parts(own: pa.DataType, read: Tree, path: str) -> Iterator[tuple[pa.DataTyp
 
 
 def given_type(raw: str) -> str:
-    """As what a column of a DuckDB type is given to whoever reads it: text for an Enum, whose order is its own, and BIGINT
+    """As what a column of a DuckDB type is given to its readers: text for an Enum, whose order is its own, and BIGINT
     for wider integers, of which one that does not fit is an error."""
     if raw.startswith("ENUM("):
         return "VARCHAR" + raw[raw.rindex(")") + 1 :]

@@ -145,7 +145,7 @@ def _bucket_word(url: str) -> str:
 
 
 def _is_missing(system: Any, bucket: str) -> bool:
-    """Whether there is no such bucket; not where nobody tells, as to whoever may list one of its folders alone."""
+    """Whether there is no such bucket; not where nobody tells, as to a user who may list one of its folders alone."""
     try:
         found: bool = system.get_file_info(bucket).type == pafs.FileType.NotFound
     except (OSError, pa.ArrowException):

@@ -2,7 +2,7 @@
 
 Files need to agree in the columns that are used. What a column is in each of them is compared as a whole, lists and
 structs included: a column that the engine would change, or that files have in types of which none holds the others, is
-kept out of the scan, with the reason, for whoever uses it.
+kept out of the scan, with the reason, for a definition that uses it.
 """
 
 from __future__ import annotations

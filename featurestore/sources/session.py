@@ -171,7 +171,7 @@ class Session:
         return self._scans[source.name]
 
     def scan_of_keys(self, view: ResolvedView, requests: str) -> Scan:
-        """`scan` of a view's source for whoever asks for the keys in a table of requests `(k…)`, and no others: rows of other keys may
+        """`scan` of a view's source for a query of the keys in a table of requests `(k…)`, and no others: rows of other keys may
         be left out. Sorted copies are read in place of files where that is less, and the view cannot tell."""
         leaves_out = isinstance(view.source, FileSource) and bool(view.keys) and keys_stay_of(view)
         if self._rows_of_keys is not None and leaves_out and not self.is_given(view.source):
@@ -247,7 +247,7 @@ class Session:
 
     def rows(self, source: Source, columns: Iterable[str], *, ranges: Iterable[RowRange] | None = None) -> pa.Table:
         """Some columns of all rows of a source, and what the store adds to them: what another session can be given for its files.
-        Derived columns are none of these; they are computed by whoever reads the rows. ranges: only these rows."""
+        Derived columns are none of these; they are computed by the reader of the rows. ranges: only these rows."""
         own = self._arriving(source, f"rows_{next(self._numbers)}", self.files(source))
         named = ", ".join([*map(quote, columns), *own_columns(source)])
         all_rows = f"SELECT {named} FROM {own.scan.relation}"

@@ -258,7 +258,7 @@ def _no_file(source: Source, problem: str) -> NoFileError:
 def _status(path: str, name: str) -> SourceFile:
     path.encode()
     status = os.stat(path)  # noqa: PTH116 - there may be many
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe is to wait for whoever writes to it
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe is to wait for its writer
         raise OSError(errno.EINVAL, "it is no file", path)
     if "\\" in path and any(sign in path for sign in "*?["):
         raise OSError(

@@ -1,7 +1,7 @@
 """A consumer of one source's stream: it reads the partitions that are its own, and pushes what they say, exactly once.
 
 The log keeps how far each partition was read in the same append as the rows up to there. A consumer that takes a partition writes its
-own number there (`turn`); whoever read before is told by the next push that it was deposed, with nothing kept. So it does not matter
+own number there (`turn`); the consumer that read before is told by the next push that it was deposed, with nothing kept. So it does not matter
 who dies where: what is in the log is read no more, and what is not is read again.
 """
 

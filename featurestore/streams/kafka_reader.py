@@ -48,7 +48,7 @@ OURS = {
 """What it is told in any case: where reading goes on is ours to say, and a place that is gone is an error."""
 
 OF_CONSUMERS = {"isolation.level", "group.id", "queued.max.messages.kbytes"}
-"""Settings that say nothing to whoever asks for a topic's id."""
+"""Settings that say nothing to a client that asks for a topic's id."""
 
 REGISTRY = "schema.registry."
 """How the settings begin that are not librdkafka's."""

@@ -54,7 +54,7 @@ class KeptAside:
         if isinstance(rows, PushError):
             return rows
         last = project.pushing.positions(source.name).get(REPLAYED)
-        if last == str(one.id):  # whoever replayed it died before it was forgotten
+        if last == str(one.id):  # the process that replayed it died before it was forgotten
             project.poison.remove(source.name, [one.id])
             return None
         advance = Advance({REPLAYED: last}, {REPLAYED: str(one.id)})

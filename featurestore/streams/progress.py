@@ -1,4 +1,4 @@
-"""How far the streams were read that feed a source, for whoever asks: what its log says, and what its consumers have told last."""
+"""How far the streams were read that feed a source, for reports: what its log says, and what its consumers have told last."""
 
 from __future__ import annotations
 

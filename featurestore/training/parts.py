@@ -2,11 +2,11 @@
 
     DIR/_plan.json             what is made, and of what: service, options, files as they were listed once, rows of a part
     DIR/_keys.parquet          of a snapshot every key, in order
-    DIR/_locks/NUMBER          held by whoever makes a part
+    DIR/_locks/NUMBER          held by the process that makes a part
     DIR/part-NUMBER-NAME.parquet   a part: there as a whole or not at all, named by all that it is made of
     DIR.manifest.json          what all parts were made of, and what they count together; written last
 
-Whoever asks for the same frame in the same folder goes on with what is there, in as many processes as are started.
+A process that is asked for the same frame in the same folder goes on with what is there, in as many processes as are started.
 """
 
 from __future__ import annotations

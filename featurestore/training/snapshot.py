@@ -33,7 +33,7 @@ KEYS_AT_ONCE = 1 << 17
 
 
 class AskedInstants(NamedTuple):
-    """The instants (µs) of a snapshot, and what whoever gave them is told."""
+    """The instants (µs) of a snapshot, and what the caller is told of them."""
 
     at: tuple[int, ...]
     notices: list[str]

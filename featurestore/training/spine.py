@@ -148,7 +148,7 @@ def _local_files(path: Path) -> list[str]:
     if not files:
         raise SpineError(f"The spine's folder {path} has no Parquet file")
     for file in files:
-        if not Path(file).is_file():  # to open a pipe is to wait for whoever writes to it
+        if not Path(file).is_file():  # to open a pipe is to wait for its writer
             raise SpineError(f"The spine's file {file} cannot be read: it is no file")
     return files
 

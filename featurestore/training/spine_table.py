@@ -102,7 +102,7 @@ def load_chunk(
 def check_input_types(
     connection: duckdb.DuckDBPyConnection, schema: pa.Schema, inputs: Mapping[str, FeatureType], *, timezone: str
 ) -> None:
-    """SpineError where a column has a type of which its input takes no value, for whoever has the types before the rows. One of
+    """SpineError where a column has a type of which its input takes no value, for a caller that has the types before the rows. One of
     a type that Arrow casts nothing to is left to its rows."""
     for name, of in inputs.items():
         column = _one_value(schema.field(name).type) if name in schema.names else None

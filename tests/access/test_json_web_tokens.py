@@ -105,7 +105,7 @@ def test_every_allowed_algorithm_is_verified(tmp_path: Path, algorithm: str) -> 
         ({"aud": None}, "it has no claim aud"),
         ({"iss": "https://issuer.example"}, "it is of another issuer"),  # less one slash
         ({"iss": None}, "it has no claim iss"),
-        ({"sub": None}, "it has no claim sub, which would name whoever asks"),
+        ({"sub": None}, "it has no claim sub, which would name the principal"),
         ({"padding": "x" * 9000}, "it is longer than 8192 bytes"),
     ],
 )

@@ -96,7 +96,7 @@ def test_retiring_frees_what_no_other_version_reads(repo: Repository) -> None:
     apply(repo, Rollout(keep=True), minutes=30, ttl="3d")
     plan = repo.plan(repo.definitions(minutes=30, ttl="3d"), rollout=Rollout(retire=(f"model@{first[:7]}",)))
     assert [type(step) for step in plan.steps] == [RetireVersion]
-    assert "nothing is freed; whoever names it is answered while its views are read by others" in str(plan)
+    assert "nothing is freed; clients that name it are answered while its views are read by others" in str(plan)
     said: dict[str, Any] = {"minutes": 30, "ttl": "3d"}
     assert apply(repo, Rollout(retire=(f"model@{first[:7]}",)), **said) == []
     assert kept(repo) == [second]

@@ -81,7 +81,7 @@ class TimeSplit:
 
 @dataclass(frozen=True)
 class TrainingFile:
-    """A training set in a Parquet file, as it was when it was opened; whoever reads it later reads that or is refused."""
+    """A training set in a Parquet file, as it was when it was opened; a later reader reads that or is refused."""
 
     path: Path
     timestamp: str
@@ -122,7 +122,7 @@ class TrainingFile:
         return np.array(found, np.int64).reshape(-1, len(parts))
 
     def reader(self) -> pq.ParquetFile:
-        """The file, opened by whoever reads it: a worker has its own."""
+        """The file, opened by each process that reads it: a worker has its own."""
         with _reading(self.path):
             file = parquet_file(self.path)
         self.check()

@@ -3,7 +3,7 @@
     python feast_reader REQUEST ANSWER
 
 Both are JSON files. It imports nothing of the rest of this product, takes Python 3.9 and whatever version of Feast is installed,
-applies nothing, and writes nothing below the folder that it reads: whoever tries is refused. `CONTRACT` counts the forms of its
+applies nothing, and writes nothing below the folder that it reads: code that tries is refused. `CONTRACT` counts the forms of its
 answers.
 """
 

@@ -36,7 +36,7 @@ def main(request_file: str, answer_file: str) -> None:
         answer = (
             modules["training_frames"].frames(request) if "asks" in request else modules["repository"].read(request)
         )
-    except Exception as error:  # noqa: BLE001 - whoever asked tells it
+    except Exception as error:  # noqa: BLE001 - the calling process tells it
         answer = {"error": modules["failures"].told(error)}
     write_answer(answer, Path(answer_file))
 

@@ -90,7 +90,7 @@ def measure_known(session: Session, asked: MeasuredView, known_after: int) -> Kn
     timing, told = asked.view.timing, "FILTER (WHERE told AND first)"
     by = timing.known_by_sql("i")
     instant = "event_us" if timing.refresh is None else timing.first_sql("event_us")
-    # For an instant a row counts when it is known as its words say; whoever only promises that has its file there besides.
+    # For an instant a row counts when it is known as its words say; the file of a row that only promises that is there besides.
     rows = f"SELECT *, {instant} AS i, greatest(came, known) AS late, greatest(after, known - 1) AS least FROM measured"
     row = _row(
         session,

@@ -60,7 +60,7 @@ def _read(manifest: ManifestFile) -> LogManifest:
 class LogFolder:
     """The folder of a log; made, with its first segment, where it is missing.
 
-    mutex: held by a thread that uses what is remembered here. Whoever changes a file holds the log's lock besides.
+    mutex: held by a thread that uses what is remembered here. A process that changes a file holds the log's lock besides.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class LogFolder:
         if followed == "torn":
             self._cut(file)
         if acknowledged != file.end:
-            file.sync()  # whoever wrote it may have died before it did
+            file.sync()  # its writer may have died before it did
         if pointer != (file.number, file.end, file.cuts):
             self._pointer.write(CommitPointer(file.number, file.end, file.cuts))
 

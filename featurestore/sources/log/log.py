@@ -1,7 +1,7 @@
 """What a log of a push source must be able to do, wherever it lies: batches of rows of one schema, kept in the order of known_at
 and never changed.
 
-Whoever pushes, trains, audits or seals works with a `Log` alone.
+Code that pushes, trains, audits or seals works with a `Log` alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from featurestore.sources.log.schema import KNOWN_AT, difference
 NEVER = -(1 << 63)
 
 ERASING = "erasing rows of forgotten keys"
-"""What the lock is taken for, as others are told, by whoever empties rows."""
+"""What the lock is taken for, as others are told, by a process that empties rows."""
 
 SEGMENT_BYTES = 64 * 1024**2
 """A segment that has reached this size is full."""
@@ -36,7 +36,7 @@ MAX_APPEND_BYTES = 1 << 30
 
 class Confirmed(NamedTuple):
     """written: the greatest instant that was to be confirmed in the online store. served: the greatest that any answer
-    was for, as far as whoever has the log at hand vouched for it. µs. Every new row gets a later known_at.
+    was for, as far as a process with the log at hand vouched for it. µs. Every new row gets a later known_at.
 
     It lies beside the log and not in the online store, which may come back older and with a clock that is behind.
     """

@@ -2,7 +2,7 @@
 
 An append is one row of a table, which holds an Arrow record batch, and one transaction. So it is there whole or not at all, and in the
 order of the lock, which a connection has for as long as it lives. All that the lock allows is written by that connection:
-whoever has lost it writes nothing any more. A segment that is full is sealed: the rows of the table become one
+a process that has lost it writes nothing any more. A segment that is full is sealed: the rows of the table become one
 Parquet file, which lies in PostgreSQL too; each machine reads copies of such files (segment_copies.py).
 
     push_logs        of each log its columns as Arrow packs them, and what is confirmed of it
@@ -86,7 +86,7 @@ def push_log_database(url: str, project: str | None, *, wait_seconds: float) -> 
 
 @dataclass
 class _Held:
-    """What whoever has the lock knows, which nobody else changes meanwhile: the last row's known_at, the open segment and its size,
+    """What the holder of the lock knows, which nobody else changes meanwhile: the last row's known_at, the open segment and its size,
     and what is confirmed. holder: process and thread."""
 
     connection: PostgreSQLConnection

@@ -1,6 +1,6 @@
 """The rows that are not sealed yet, as one process keeps them at hand: decoded once, not at each look.
 
-Only whoever looks for single keys keeps them. They are as many as the segments that are not sealed hold.
+Only a process that looks for single keys keeps them. They are as many as the segments that are not sealed hold.
 """
 
 from __future__ import annotations

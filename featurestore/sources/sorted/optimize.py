@@ -150,7 +150,7 @@ def sorted_states(views: Iterable[ResolvedView], offline: Offline) -> list[Optim
             files = offline.files(source)
             with offline.session(files={source.name: files}) as session:
                 columns = session.own(source).columns
-        except (SourceError, duckdb.Error) as error:  # whoever asks how things are is told of the rest
+        except (SourceError, duckdb.Error) as error:  # a report tells of the rest
             found.append(Optimized(source.name, (), 0, 0, 0, 0, why=f"as far as can be told: {error}"))
             continue
         for key, view in keyed.items():

@@ -74,7 +74,7 @@ KEPT_SECONDS = 86_400
 """For how long a part is kept after its last use whose files another one has too: a query that began before may still read it."""
 
 UNUSED_SECONDS = 7 * 86_400
-"""For how long a part of files that are as they were is kept after its last use. Whoever copies cannot know who else reads such parts: another
+"""For how long a part of files that are as they were is kept after its last use. A process that copies cannot know who else reads such parts: another
 environment may have the source at another place, by another key, or with other columns."""
 
 

@@ -340,7 +340,7 @@ def _local(table: Table, location: str) -> str | None:
 
 
 def _shape(of: Any) -> Any:
-    """What a type is to whoever reads it: names, ids and kinds, without which of them may be null."""
+    """What a type is to a reader: names, ids and kinds, without which of them may be null."""
     from pyiceberg.types import ListType, MapType, StructType
 
     if isinstance(of, StructType):

@@ -148,7 +148,7 @@ class TableState(NamedTuple):
 
 def arrivals(commits: Sequence[Commit], paths: Iterable[str]) -> dict[str, Arrival]:
     """When the rows of these files came. commits: those that are known, the oldest first; what none of them added had come by
-    then. None of them is taken to be earlier than one before it that changed rows, though its writer's clock may say so: whoever sees
+    then. None of them is taken to be earlier than one before it that changed rows, though its writer's clock may say so: a process that sees
     it sees the rows of those, too."""
     oldest = commits[0].at
     earlier = Arrival(
