@@ -91,11 +91,11 @@ def _end_after(store: FeatureStore, chunks: int) -> None:
             raise _EndedError
         return packed(note)
 
-    DoneChunks.packed = ending  # type: ignore[assignment, method-assign]
+    DoneChunks.packed = ending  # type: ignore[assignment, method-assign]  # replaced while it is timed
     try:
         store.materialize(progress=False)
     except _EndedError:
         return
     finally:
-        DoneChunks.packed = packed  # type: ignore[method-assign]
+        DoneChunks.packed = packed  # type: ignore[method-assign]  # replaced while it is timed
     raise AssertionError("the run was to end")

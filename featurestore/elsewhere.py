@@ -345,5 +345,5 @@ def counterparts(cls: C) -> C:
             return object.__getattribute__(self, name)  # which says what it always says
         raise AttributeError(f"{cls.__name__} has no '{name}': {instead}")
 
-    cls.__getattr__ = answered  # type: ignore[attr-defined]
+    cls.__getattr__ = answered  # type: ignore[attr-defined]  # of a class, at run time
     return cls

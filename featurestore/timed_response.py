@@ -45,4 +45,4 @@ class TimedResponse(HTTPResponse):
     """An answer that comes in time as a whole, its head and the sizes of its pieces too."""
 
     def __init__(self, sock: Any, *of_http: Any, **more: Any) -> None:
-        super().__init__(_AnswerSocket(sock), *of_http, **more)  # type: ignore[arg-type]
+        super().__init__(_AnswerSocket(sock), *of_http, **more)  # type: ignore[arg-type]  # it reads as a socket does

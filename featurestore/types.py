@@ -204,7 +204,7 @@ def _of_datetime64(value: Any) -> Any:
 
 def _unit(dtype: Any) -> tuple[str, int]:
     """The unit of a dtype such as datetime64[s] or datetime64[25s], and how many of it are one."""
-    count, unit = re.fullmatch(r"datetime64\[(\d*)([a-zA-Z]+)\]", str(dtype)).groups()  # type: ignore[union-attr]
+    count, unit = re.fullmatch(r"datetime64\[(\d*)([a-zA-Z]+)\]", str(dtype)).groups()  # type: ignore[union-attr]  # every dtype of times is written so
     return unit, int(count or 1)
 
 

@@ -232,7 +232,7 @@ def main() -> int:
     parser.add_argument("--seed", default="1")
     said = parser.parse_args()
     tiling.TILED_MIN_ROWS = 1
-    FileLog.__init__.__kwdefaults__["segment_bytes"] = 500  # type: ignore[index]
+    FileLog.__init__.__kwdefaults__["segment_bytes"] = 500  # type: ignore[index]  # it has keyword defaults
     folder: Path = said.folder.absolute()
     state, kept = folder / ".featurestore", folder.with_name(f"{folder.name}.kept")
     in_a_process(lambda: make(folder))

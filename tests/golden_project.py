@@ -192,7 +192,7 @@ def write(folder: Path) -> None:
         expected["first"] = served(store)
         clock.advance(timedelta(minutes=5))
         store.push("calls", [call(2, "Genève", -20, 0.2, "corrected ")])
-        store.offline.log(store.catalog.sources["calls"]).compact(everything=True)  # type: ignore[arg-type]
+        store.offline.log(store.catalog.sources["calls"]).compact(everything=True)  # type: ignore[arg-type]  # a push source, by its name
         store.push("calls", [call(4, "Bern", 4, -0.0)])
         clock.advance(timedelta(minutes=66))
         write_fares(folder / "fares" / "b.parquet", 3.5)
@@ -221,7 +221,7 @@ def write(folder: Path) -> None:
 
 def log_of(store: FeatureStore) -> Log:
     """The log of the calls."""
-    return store.offline.log(store.catalog.sources["calls"])  # type: ignore[arg-type]
+    return store.offline.log(store.catalog.sources["calls"])  # type: ignore[arg-type]  # a push source, by its name
 
 
 def copy(version: str, to: Path) -> dict[str, Any]:

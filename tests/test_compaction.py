@@ -33,7 +33,7 @@ CARDS = FeatureView(
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
+    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]  # it has keyword defaults
 
 
 def project(folder: Path, *, after: int) -> FeatureStore:

@@ -220,7 +220,7 @@ def test_a_far_time_is_a_key_a_request_value_and_an_output(tmp_path: Path) -> No
     view = view_of(source, ["x"], entity=spot)
 
     @on_demand(inputs=[Request("asked", Timestamp), Request("day", Date)], output=Timestamp)
-    def same(asked, day):  # type: ignore[no-untyped-def]
+    def same(asked, day):  # type: ignore[no-untyped-def]  # a user's function without types
         return asked
 
     with FeatureStore(tmp_path, clock=ManualClock(NOON)) as store:

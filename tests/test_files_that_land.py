@@ -110,7 +110,7 @@ def test_a_run_of_materialize_works_on_one_state(store: FeatureStore, landing: L
     assert served(store) == now
     assert landing.events == []
     assert len(run.files) == len(list(landing.folder.iterdir())) - (event == "lands")
-    store._project.clock.set(hours(1))  # type: ignore[attr-defined]
+    store._project.clock.set(hours(1))  # type: ignore[attr-defined]  # the clock of these tests
     store.materialize(progress=False)
     assert served(store) == later == counts(trained(store, hours(1), thing=THINGS))
 
@@ -145,7 +145,7 @@ def test_whoever_reads_works_on_one_state(store: FeatureStore, landing: Landing,
 def test_what_changes_each_time_is_an_error_in_the_end(store: FeatureStore, landing: Landing) -> None:
     """After a few times, by name; what was served is served on, and when it rests all is well."""
     store.materialize(progress=False)
-    store._project.clock.set(hours(1))  # type: ignore[attr-defined]
+    store._project.clock.set(hours(1))  # type: ignore[attr-defined]  # the clock of these tests
     verbs: list[Callable[[], Any]] = [
         lambda: store.materialize(progress=False),
         lambda: trained(store, NOON, thing=THINGS),

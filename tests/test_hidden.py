@@ -112,5 +112,5 @@ def test_what_has_no_password_is_shown_as_it_is(text: str) -> None:
 def test_an_invalid_configuration_shows_no_input() -> None:
     """Made without a file too."""
     with pytest.raises(ValidationError) as caught:
-        Config(project="a", registry="r", online=f"no url of {FIRST}", logs=7, offline={}, serving_log={}, root=".")  # type: ignore[arg-type]
+        Config(project="a", registry="r", online=f"no url of {FIRST}", logs=7, offline={}, serving_log={}, root=".")  # type: ignore[arg-type]  # the mistake
     shows_nothing(str(caught.value))

@@ -19,7 +19,7 @@ PUSHES = FeatureView("pushes", entity=THING, source=PUSHED, features=["s"])
 
 
 @on_demand(inputs=[VIEW["x"], Request("by", Float64), Request("more", Float64)], output=Float64)
-def share(x, by, more):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def share(x, by, more):  # type: ignore[no-untyped-def]  # a user's function without types  # noqa: ANN001, ANN201
     """Fails for nulls."""
     return x / by + more
 

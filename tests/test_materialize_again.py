@@ -282,7 +282,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(
             world.clock.advance(timedelta(minutes=10))
         with monkeypatch.context() as patch:
             wholes = (before, world.trained())
-            before_each_write(world, lambda _, wholes=wholes: _is_whole(world.served(), wholes), patch)  # type: ignore[misc]
+            before_each_write(world, lambda _, wholes=wholes: _is_whole(world.served(), wholes), patch)  # type: ignore[misc]  # mypy infers no type of a lambda with defaults
             world.run()
         assert world.served() == world.trained(), killed_at
         assert world.run() == []

@@ -112,7 +112,7 @@ def test_frames_of_any_library_go_in_and_out(made: Callable[[pa.Table], Any]) ->
             store.get_online_features(made(pa.table({"thing": [1, 2, 3]})), "service"),
         ]
         for answer in answers:
-            given = Streamed(answer)  # type: ignore[arg-type]
+            given = Streamed(answer)  # type: ignore[arg-type]  # an answer of any library
             for found in (pl.DataFrame(given), pa.table(given), duckdb.from_arrow(pa.table(given)).pl()):
                 assert pa.table(found)["view__x"].to_pylist() == [10, 20, None]
                 assert pa.table(found)["told__x"].to_pylist() == [10, 20, None]

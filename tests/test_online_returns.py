@@ -235,7 +235,7 @@ def test_a_heartbeat_that_lands_after_the_store_went_back_changes_nothing(tmp_pa
         late: list[Any] = []
         online = Meddled(store.online, {1: back})
         write = online.write
-        online.write = lambda puts, guard=None: late.append((puts, guard)) or write(puts, guard=guard)  # type: ignore[method-assign]
+        online.write = lambda puts, guard=None: late.append((puts, guard)) or write(puts, guard=guard)  # type: ignore[method-assign]  # replaced for this store alone
         with pytest.raises(Killed):
             pusher_over(store, online)._pusher("swipes").confirm(older=0)
         assert not store.online.write(late[0][0], guard=late[0][1])

@@ -435,7 +435,7 @@ def test_training_answers_each_row_of_the_spine_in_its_order() -> None:
 
 def test_a_null_spine_time_is_an_error_that_names_the_row() -> None:
     with pytest.raises(ValueError, match="row 1 of the spine"):
-        training(SourceSpec(), of(), [], TYPES, [(("a",), 1), (("a",), None)])  # type: ignore[list-item]
+        training(SourceSpec(), of(), [], TYPES, [(("a",), 1), (("a",), None)])  # type: ignore[list-item]  # the mistake
 
 
 def test_an_answer_says_when_its_row_happened_not_when_it_was_learned() -> None:

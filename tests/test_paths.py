@@ -112,14 +112,14 @@ def test_a_place_beside_the_repository_is_a_path_too(tmp_path: Path) -> None:
 def test_a_project_works_in_any_folder(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registry, journal, online store, sealed push log, serving log, audit, spines, exports: all lie in it, and the same
     project beside it, in the folder for which its name could be taken, keeps its own values."""
-    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]
+    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", SEGMENT)  # type: ignore[arg-type]  # it has keyword defaults
     sibling = next(path for path in odd.parent.iterdir() if path != odd)
     with _project(sibling) as other, _project(odd) as store:
         for number, project in ((1, store), (2, other)):
             log = project.offline.log(project._project.definitions.sources["pushed"])  # type: ignore[arg-type]  # a push source, by its name
             for _ in range(60):
                 project.push("pushed", {"thing": number, "at": project._project.clock()})
-                project._project.clock.advance(timedelta(milliseconds=1))  # type: ignore[attr-defined]
+                project._project.clock.advance(timedelta(milliseconds=1))  # type: ignore[attr-defined]  # the clock of these tests
             assert len(log.segments()) > 1
             project.compact()
             project.materialize(progress=False)
@@ -324,7 +324,7 @@ def test_what_is_no_path_is_an_error_that_shows_it(tmp_path: Path) -> None:
     nul = str(tmp_path / "a\0b.parquet")
     for place in (nul, None, 5, b"repo", "x" * 5000, "~nobody-of-the-name/repo"):
         with pytest.raises(ConfigError):
-            FeatureStore(place)  # type: ignore[arg-type]
+            FeatureStore(place)  # type: ignore[arg-type]  # the mistake
     for declare in (lambda: ParquetSource("rows", [nul]), lambda: TableSource("rows", nul, table="rows")):  # type: ignore[call-arg]  # the mistake
         with pytest.raises(DeclarationError, match=r"is no path: it holds a NUL \(.*test_paths\.py:\d+\)"):
             declare()

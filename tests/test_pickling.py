@@ -39,7 +39,7 @@ VIEW = view_of(
 
 
 @on_demand(inputs=[VIEW["x"], Request("by", Float64)], output=Float64)
-def scaled(x, by):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def scaled(x, by):  # type: ignore[no-untyped-def]  # a user's function without types  # noqa: ANN001, ANN201
     """What no other process has by its name: the name is that of the feature."""
     return None if x is None else x * by
 

@@ -97,9 +97,9 @@ def served(store: FeatureStore, *things: int, service: str = "service") -> dict[
         ([row(1), row(2, colour="red")], "row 1 has a column 'colour'"),
         ([row(1), row(2) | {"x": "much"}], "row 1, column 'x' must be Float64"),
         ([row(1), row(2) | {"thing": 2**63}], "row 1, column 'thing' must be Int64"),
-        ([row(1), row(None)], "row 1 has no 'id', which is its identity"),  # type: ignore[arg-type]
+        ([row(1), row(None)], "row 1 has no 'id', which is its identity"),  # type: ignore[arg-type]  # the mistake
         ([row(1), {"id": 2, "thing": 1}], "row 1 has no 'at', which is its event_time"),
-        ([row(1), row(2, at=None)], "row 1 has no 'at'"),  # type: ignore[arg-type]
+        ([row(1), row(2, at=None)], "row 1 has no 'at'"),  # type: ignore[arg-type]  # the mistake
         ([row(1), row(2, at=NOON + timedelta(seconds=1, microseconds=1))], "row 1, column 'at': it happened at"),
         ([row(1), 7], "row 1 is int"),
         (7, "int is neither rows nor a frame"),
@@ -191,7 +191,7 @@ def test_coroutines_share_turns_and_one_that_gives_up_keeps_nothing(monkeypatch:
             assert await asyncio.gather(*pushes[:-1], thread) == [(1, 0, 0)] * 40
             assert await asyncio.gather(large, nothing) == [(100, 0, 0), (0, 0, 0)]
             with pytest.raises(PushError, match="must be Float64"):
-                await store.apush("swipes", [row(60, x="much")])  # type: ignore[arg-type]
+                await store.apush("swipes", [row(60, x="much")])  # type: ignore[arg-type]  # the mistake
             with pytest.raises(NotFoundError, match="swipe"):
                 await store.apush("swipe", [row(61)])
             assert await store.apush("swipes", [row(62)]) == (1, 0, 0)

@@ -77,7 +77,7 @@ class Story:
 
     def logged(self) -> list[Row]:
         """The rows of the log, as they are."""
-        return self.store.offline.log(self.source).read().to_pylist()  # type: ignore[arg-type]
+        return self.store.offline.log(self.source).read().to_pylist()  # type: ignore[arg-type]  # a push source, by its name
 
     def sort_keys(self, row: Row) -> tuple[Any, ...]:
         """A row's own columns, comparable to the bit."""
@@ -159,7 +159,7 @@ class Story:
         pushing = Pushing(
             self.store.registry, self.store.offline, store, project=self.store.config.project, clock=self.clock
         )  # fmt: skip
-        log = self.store.offline.log(self.source)  # type: ignore[arg-type]
+        log = self.store.offline.log(self.source)  # type: ignore[arg-type]  # a push source, by its name
         append = type(log).append
         with pytest.MonkeyPatch.context() as patch:
             if where == "append":

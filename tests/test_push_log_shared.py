@@ -49,11 +49,11 @@ def test_every_verb_from_every_machine(
     tmp_path: Path, redis_url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One pushes, another retries, corrects, seals, trains, explains and verifies; both have the same rows."""
-    monkeypatch.setitem(PostgreSQLLog.__init__.__kwdefaults__, "segment_bytes", 1)  # type: ignore[arg-type]
+    monkeypatch.setitem(PostgreSQLLog.__init__.__kwdefaults__, "segment_bytes", 1)  # type: ignore[arg-type]  # it has keyword defaults
     places = {"name": "verbs", "push_log": postgres.url, "registry": postgres.url}
     with (
-        project(tmp_path / "a", redis_url, **places) as one,  # type: ignore[arg-type]
-        project(tmp_path / "b", redis_url, **places) as other,  # type: ignore[arg-type]
+        project(tmp_path / "a", redis_url, **places) as one,  # type: ignore[arg-type]  # words of several types
+        project(tmp_path / "b", redis_url, **places) as other,  # type: ignore[arg-type]  # words of several types
     ):
         one.apply([FeatureService("users", features=[VIEW])])
         first, second = click(1), click(2)
@@ -64,7 +64,7 @@ def test_every_verb_from_every_machine(
         assert (clicks(one), clicks(other)) == (1, 1)
         now = datetime.now(UTC)
         before = trained(one, now)
-        assert [row["of_user__n"] for row in before] == [1, 1]  # type: ignore[attr-defined]
+        assert [row["of_user__n"] for row in before] == [1, 1]  # type: ignore[attr-defined]  # rows as dicts
         assert trained(other, now) == before
         assert one.compact()["clicks"][:2] == (1, 2)
         assert other.offline.log(CLICKS).unsealed() == 0

@@ -121,7 +121,7 @@ def check(world: PushWorld, store: FeatureStore, answers: list[Any]) -> list[Row
     """Every answer is what the rows of the log were worth at its as_of, which never went back; the log's rows."""
     service = store.lookup("view").service
     types = {feature.name: str(feature.type) for feature in service.parts[0].view.features}
-    logged: list[Row] = store.offline.log(service.parts[0].view.source).read().to_pylist()  # type: ignore[arg-type]
+    logged: list[Row] = store.offline.log(service.parts[0].view.source).read().to_pylist()  # type: ignore[arg-type]  # a push source, by its name
     instants = [as_of for as_of, _, _ in answers]
     assert instants == sorted(instants)
     distinct = {(as_of, repr(values)): (as_of, values, statuses) for as_of, values, statuses in answers}
@@ -193,7 +193,7 @@ def test_pushers_in_many_processes_lose_and_double_nothing(
             store.close()
             for who in (-1, 0):  # from any machine
                 with FeatureStore(folders[who]) as audited:
-                    served = audited.offline.log(audited.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]
+                    served = audited.offline.log(audited.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]  # a push source, by its name
                     assert served.read().to_pylist() == logged
                     if who == -1:
                         audit = audited.audit()
@@ -207,7 +207,7 @@ def prefixes(store: FeatureStore, world: PushWorld) -> set[bytes]:
     """What the online keys of the project may begin with: those of its source and of the view versions that are applied."""
     view = store.lookup("view").service.parts[0].view
     project = store.config.project
-    return {source_prefix(project, view.source.name), ViewCodec(project, view).prefix}  # type: ignore[arg-type]
+    return {source_prefix(project, view.source.name), ViewCodec(project, view).prefix}  # type: ignore[arg-type]  # a push source, by its name
 
 
 @pytest.mark.parametrize("online", ["lmdb", "redis"])
@@ -235,7 +235,7 @@ def test_fills_frees_and_compactions_go_on_beside_pushes_and_lookups(
         threads = [looker, *(threading.Thread(target=push, args=(who,)) for who in range(3))]
         for thread in threads:
             thread.start()
-        log = store.offline.log(store.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]
+        log = store.offline.log(store.lookup("view").service.parts[0].view.source)  # type: ignore[arg-type]  # a push source, by its name
         for n in range(1, 4):
             changed = replace(world, specs=[*SPECS, *(FoldSpec("First", "value_0", window=k) for k in range(1, n + 1))])
             store.apply(changed.declare())

@@ -173,7 +173,7 @@ def test_a_row_that_was_corrected_is_discarded() -> None:
         with pytest.raises(NotFoundError, match="No row 3 of PushSource 'pushed' is in quarantine"):
             store.discard_quarantined("pushed", [3])
         with pytest.raises(RequestError, match="ids is a list of numbers"):
-            store.discard_quarantined("pushed", ["a"])  # type: ignore[list-item]
+            store.discard_quarantined("pushed", ["a"])  # type: ignore[list-item]  # the mistake
         assert store.discard_quarantined("pushed", [first.id or 0]) == 1
         assert store.quarantined_rows("pushed") == [second]
         assert store.discard_quarantined("pushed") == 1

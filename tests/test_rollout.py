@@ -77,7 +77,7 @@ class World:
 
     def __init__(self, store: FeatureStore, client: httpx.Client, folder: Path) -> None:
         self.store, self.client, self.folder = store, client, folder
-        self.clock: ManualClock = store._project.clock  # type: ignore[assignment]
+        self.clock: ManualClock = store._project.clock  # type: ignore[assignment]  # the clock of these tests
         self.steps = 0
 
     def go_on(self) -> None:

@@ -90,7 +90,7 @@ def test_what_systemd_cron_and_airflow_start_runs(words: dict[str, str]) -> None
         assert len(when) == 5
         succeeds(command, words)
     dag = ast.parse((SCHEDULE / "airflow_features.py").read_text())
-    commands = [node.values[1].value for node in ast.walk(dag) if isinstance(node, ast.JoinedStr)]  # type: ignore[attr-defined]
+    commands = [node.values[1].value for node in ast.walk(dag) if isinstance(node, ast.JoinedStr)]  # type: ignore[attr-defined]  # each is a node of a formatted value
     assert len(commands) == 2
     for rest in commands:
         succeeds(f"{PROGRAM} --repo /srv/shop{rest}", words)

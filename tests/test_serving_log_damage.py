@@ -84,7 +84,7 @@ def test_a_request_is_found_as_it_was_logged(served: Served) -> None:
     """Or not at all, where the file with its rows is damaged; other requests are found."""
     folder = served.world.store.config.serving_log.folder
     ids = [pq.read_table(file, columns=["request"])["request"][0].as_py() for file in served.files]
-    rows = [find_request(folder, request).rows for request in ids]  # type: ignore[union-attr]
+    rows = [find_request(folder, request).rows for request in ids]  # type: ignore[union-attr]  # each request is there
     file = served.files[1]
     for bit in places(file.stat().st_size, 60, seed="request"):
         with flipped(file, bit):

@@ -277,12 +277,12 @@ def test_a_function_that_changes_its_list_changes_no_feature() -> None:
     view = view_of(table(thing=[1, 1], at=AT, x=[2.0, 1.0]), {"last": LastN("x", n=2)})
 
     @on_demand(inputs=[view["last"]], output=Float64)
-    def least(last):  # type: ignore[no-untyped-def]
+    def least(last):  # type: ignore[no-untyped-def]  # a user's function without types
         last.sort(reverse=True)
         return last.pop()
 
     @on_demand(inputs=[view["last"]], output=Array(Float64))
-    def twice(last):  # type: ignore[no-untyped-def]
+    def twice(last):  # type: ignore[no-untyped-def]  # a user's function without types
         last.extend(last)
         return last
 

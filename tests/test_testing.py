@@ -292,7 +292,7 @@ def test_what_is_asked_wrongly_is_refused() -> None:
         test.status_at("2013-01-01T12:10Z", carrier="UA", scheduled="1")
     for at in ("noon", 12, date(2013, 1, 1)):
         with pytest.raises(RequestError, match="is no instant"):
-            test.value_at(at, carrier="UA", scheduled=1)  # type: ignore[arg-type]
+            test.value_at(at, carrier="UA", scheduled=1)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(SourceError, match="nothing tells the type"):
         FeatureTest(delays).value_at("2013-01-01T12:10Z", carrier="UA")
 

@@ -34,7 +34,7 @@ CLICKS = FeatureView("click", entity=Entity("thing", key={"thing": Int64}), sour
 
 
 @on_demand(inputs=[VIEW["x"]], output=Float64)
-def inverse(x):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def inverse(x):  # type: ignore[no-untyped-def]  # a user's function without types  # noqa: ANN001, ANN201
     """Fails for 0."""
     return 1 / x
 
@@ -428,24 +428,24 @@ def test_a_frame_says_what_it_cannot_be_made_to(store: FeatureStore, tmp_path: P
     wrong: list[tuple[Any, str]] = [
         (lambda: frame.to_parquet(tmp_path), "is a folder, and a file is to be written"),
         (lambda: frame.to_parquet(tmp_path / "no" / "frame.parquet"), "frame.parquet: there is no folder "),
-        (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]
+        (lambda: frame.to_parquet(3), "3 is no path"),  # type: ignore[arg-type]  # the mistake
         (lambda: frame.to_parquet("a\0b"), "holds a NUL"),
         (lambda: frame.to_parquet("hdfs://host/frame.parquet"), "lies in no folder of this machine"),
         (lambda: frame.to_parquet("s3://bucket"), "s3://bucket names no file in a bucket"),
         (lambda: frame.split_by_time("half"), "at: 'half' is no instant; give a datetime with a zone"),
-        (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]
+        (lambda: frame.split_by_time(3), "at: 3 is no instant"),  # type: ignore[arg-type]  # the mistake
         (lambda: frame.split_by_time(NOON, gap=3), "is a bare number, so its unit is unclear"),
         (lambda: frame.split_by_time(NOON, gap=pd.NaT), "gap: Duration NaT is a NaTType"),
         (lambda: frame.to_numpy("text"), "dtype is one of numpy's, such as 'float32' or np.int64, and not 'text'"),
         (lambda: frame.to_numpy(str), "dtype is one of numbers"),
-        (lambda: frame.to_numpy(columns=5), "columns is a list of names of columns, and not 5"),  # type: ignore[arg-type]
-        (lambda: frame.to_numpy(columns={"view__x"}), "columns is a list of names of columns, and not a set"),  # type: ignore[arg-type]
+        (lambda: frame.to_numpy(columns=5), "columns is a list of names of columns, and not 5"),  # type: ignore[arg-type]  # the mistake
+        (lambda: frame.to_numpy(columns={"view__x"}), "columns is a list of names of columns, and not a set"),  # type: ignore[arg-type]  # the mistake
         (lambda: frame.to_numpy(columns=["view__x", "view__x"]), "columns names 'view__x' twice"),
-        (lambda: VIEW[5], "FeatureView 'view': features are asked for by a name or a list of names, and not by 5"),  # type: ignore[index]
-        (lambda: VIEW[[5]], "and not by [5]"),  # type: ignore[list-item]
+        (lambda: VIEW[5], "FeatureView 'view': features are asked for by a name or a list of names, and not by 5"),  # type: ignore[index]  # the mistake
+        (lambda: VIEW[[5]], "and not by [5]"),  # type: ignore[list-item]  # the mistake
         (lambda: VIEW[[]], "and not by []"),
-        (lambda: VIEW.alias("other")[None], "and not by None"),  # type: ignore[index]
-        (lambda: frame.to_pandas(dtypes="numpyy"), "dtypes is 'arrow' or 'numpy', and not 'numpyy'"),  # type: ignore[arg-type]
+        (lambda: VIEW.alias("other")[None], "and not by None"),  # type: ignore[index]  # the mistake
+        (lambda: frame.to_pandas(dtypes="numpyy"), "dtypes is 'arrow' or 'numpy', and not 'numpyy'"),  # type: ignore[arg-type]  # the mistake
     ]
     for make, says in wrong:
         with pytest.raises(FeatureStoreError) as caught:

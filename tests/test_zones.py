@@ -53,7 +53,7 @@ def test_a_spine_that_mixes_them_is_told_and_read_alike(kind: str, order: list[d
 
 
 @on_demand(inputs=[Request("seen", Array(Timestamp))], output=Int64)
-def times_seen(seen):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+def times_seen(seen):  # type: ignore[no-untyped-def]  # a user's function without types  # noqa: ANN001, ANN201
     """How many they are."""
     return None if seen is None else len(seen)
 

@@ -35,7 +35,7 @@ def online_features(
     chosen = None if views is None else list(views)
     words = {"description": "The values of the feature store that are served now.", **words}
 
-    @dg.asset(name=name, deps=list(deps), **words)  # type: ignore[untyped-decorator]
+    @dg.asset(name=name, deps=list(deps), **words)  # type: ignore[untyped-decorator]  # Dagster's decorators have no types
     def materialized() -> dg.MaterializeResult[Any]:
         runs = opened(store).materialize(chosen, progress=False)
         told: dict[str, Any] = {"completed instants": len(runs)}
@@ -73,7 +73,7 @@ def training_set(  # noqa: PLR0913 - each is an option
 
     words = {"description": f"What a model learns from: {features}", **words}
 
-    @dg.asset(name=name, deps=list(deps), partitions_def=partitions, **words)  # type: ignore[untyped-decorator]
+    @dg.asset(name=name, deps=list(deps), partitions_def=partitions, **words)  # type: ignore[untyped-decorator]  # Dagster's decorators have no types
     def written(context) -> dg.MaterializeResult[Any]:  # type: ignore[no-untyped-def]  # Dagster reads no annotation that is text
         project, target = opened(store), str(path)
         if spine is None:
@@ -99,7 +99,7 @@ def audit_check(
     check_minimum(minimum_compared)
     words = {"description": "What was served is what training says.", **words}
 
-    @dg.asset_check(asset=asset, name=name, blocking=blocking, **words)  # type: ignore[untyped-decorator]
+    @dg.asset_check(asset=asset, name=name, blocking=blocking, **words)  # type: ignore[untyped-decorator]  # Dagster's decorators have no types
     def audited() -> dg.AssetCheckResult:
         found = opened(store).audit(since=since, service=service)
         metadata: dict[str, Any] = {"compared": found.compared, "exact": found.exact, "skewed": found.skewed}

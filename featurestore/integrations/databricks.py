@@ -307,9 +307,9 @@ class FeatureEngineeringClient:
             )
         for name, output in outputs.items():
             declared = view.features[name].default if name in view.features else None
-            if output in (lookup.default_values or {}) and not _same(lookup.default_values[output], declared):  # type: ignore[index]
+            if output in (lookup.default_values or {}) and not _same(lookup.default_values[output], declared):  # type: ignore[index]  # it is in default_values, so there are some
                 raise RequestError(
-                    f"{title}: default_values gives '{output}' {shown(lookup.default_values[output])}, and the view "  # type: ignore[index]
+                    f"{title}: default_values gives '{output}' {shown(lookup.default_values[output])}, and the view "  # type: ignore[index]  # it is in default_values, so there are some
                     f"{'none' if declared is None else shown(declared)}. One that training alone has is skew; the default of the view's feature "
                     "holds in training and in serving"
                 )

@@ -42,7 +42,7 @@ KINDS |= {f"FP{bits}": (float, int) for bits in (32, 64)}
 """By datatype of an input the kinds of its values."""
 
 
-class FeaturesUnavailableError(ServerNotReady):  # type: ignore[misc]
+class FeaturesUnavailableError(ServerNotReady):  # type: ignore[misc]  # the base class has no types
     """The feature server cannot be reached, or cannot answer just now: status 503. The same request may succeed later."""
 
     def __init__(self, reason: str) -> None:
@@ -50,7 +50,7 @@ class FeaturesUnavailableError(ServerNotReady):  # type: ignore[misc]
         self.reason = self.error_msg = reason
 
 
-class OtherDefinitionsError(FailedPrecondition):  # type: ignore[misc]
+class OtherDefinitionsError(FailedPrecondition):  # type: ignore[misc]  # the base class has no types
     """What the model was trained on is not what is served: status 409, over gRPC FAILED_PRECONDITION, as no error of KServe's is. No
     retry helps: serve these definitions, or train the model anew."""
 
@@ -59,7 +59,7 @@ async def _conflict(_: Any, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, 409)
 
 
-class FeatureStoreTransformer(Model):  # type: ignore[misc]
+class FeatureStoreTransformer(Model):  # type: ignore[misc]  # the base class has no types
     """A model that hands on the features of what it is asked for.
 
     name: of the model, as the predictor has it. url: of the feature server. service, fingerprint: what the model was trained

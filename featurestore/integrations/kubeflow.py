@@ -11,7 +11,7 @@ from kfp.dsl.pipeline_task import TaskState
 from kfp.dsl.python_component import PythonComponent
 
 
-class _Afresh(PythonComponent):  # type: ignore[misc]
+class _Afresh(PythonComponent):  # type: ignore[misc]  # the base class has no types
     """A component that runs each time, whatever it was given before: what it reads is not among its inputs."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -85,7 +85,7 @@ NO_HYPERPARAMETERS = (FeatureStore, FeatureTensors, TimeSplit)
 """What is never saved for one, beside frames and functions: a checkpoint stays plain."""
 
 
-class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
+class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]  # the base class has no types
     """The features of a spine as of each row's time, in batches.
 
     `prepare_data` writes the training set, `setup` splits it by time, and the loaders read it row group by row group. A checkpoint
@@ -333,7 +333,7 @@ class FeatureDataModule(lightning.LightningDataModule):  # type: ignore[misc]
         return {**self.__dict__, "store": path_of(self.store), "env": env}
 
 
-class _OnlineRows(Dataset):  # type: ignore[misc]
+class _OnlineRows(Dataset):  # type: ignore[misc]  # the base class has no types
     """Rows of keys and request values, whose features are looked up when a batch of them is asked for."""
 
     def __init__(self, store: FeatureStore, features: Any, rows: Any, tensors: FeatureTensors) -> None:
@@ -347,7 +347,7 @@ class _OnlineRows(Dataset):  # type: ignore[misc]
         return self._tensors(self._store.get_online_features(rows, self._asked))
 
 
-class _Loader(DataLoader):  # type: ignore[misc]
+class _Loader(DataLoader):  # type: ignore[misc]  # the base class has no types
     """Tells its rows which epoch begins, as Lightning tells samplers, of which these have none; and goes on within an epoch."""
 
     trainer: Any = None

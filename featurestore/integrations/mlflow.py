@@ -81,7 +81,7 @@ def log_training_set(
     return source
 
 
-class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class FeatureModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # the base class has no types
     """A model that is asked with keys and request values, and gets its features from the store.
 
     model: one with `predict`. form: how it takes its features. columns: by the service's columns what the model calls them, in its

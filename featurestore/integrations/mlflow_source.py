@@ -16,7 +16,7 @@ from featurestore.training.training_frame import TrainingFrame
 KIND = "featurestore"
 
 
-class TrainingSetSource(DatasetSource):  # type: ignore[misc]
+class TrainingSetSource(DatasetSource):  # type: ignore[misc]  # the base class has no types
     """Where a training set comes from: the service, the fingerprint of all that can change a value, the files that were read, and
     the Parquet file that it was written to, if any."""
 

@@ -19,7 +19,7 @@ from featurestore.store import FeatureStore
 from featurestore.training.snapshot import TIMESTAMP
 
 
-class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FeatureTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # the base class has no types
     """Turns rows of keys and request values into features of a store.
 
     Rows with a column `timestamp` get the values as of their times, as `get_historical_features` has them; rows without it

@@ -123,7 +123,7 @@ class RecordQuery:
             if self.gathering is not None and are_present:
                 self.gathering.add({name: rows[name] for name in names}, rows.num_rows)
             encoded = codec.records(instant, rows, names, edition=edition)
-            records: list[bytes | None] = encoded  # type: ignore[assignment]
+            records: list[bytes | None] = encoded  # type: ignore[assignment]  # a list of bytes is one of bytes or None that is read only
             if len(found) < len(batch):
                 records = [None] * len(batch)
                 for place, record in zip(found.tolist(), encoded, strict=True):

@@ -12,7 +12,7 @@ from featurestore.online.timed_connection import Deadline
 from featurestore.online.watched import POOLS
 
 
-class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]
+class Pool(redis.BlockingConnectionPool):  # type: ignore[misc]  # the base class has no types
     """redis-py's pool, without what it does on each use for metrics and notices that nobody asked for.
 
     That took a tenth of the time of a lookup of one key.

@@ -40,7 +40,7 @@ REFUSED = (redis.AuthenticationError, AuthorizationError, NoPermissionError)
 _REPLIES = (*REFUSED, redis.BusyLoadingError)  # redis-py calls some of the server's replies connection errors
 
 
-class LeftAloneError(redis.ConnectionError):  # type: ignore[misc]
+class LeftAloneError(redis.ConnectionError):  # type: ignore[misc]  # the base class has no types
     """The server has failed several times in a row, and is not asked for so many seconds."""
 
     def __init__(self, seconds: float) -> None:

@@ -87,7 +87,7 @@ class TimedSocket:
             self._socket.settimeout(left)
 
 
-class TimedConnection(redis.Connection):  # type: ignore[misc]
+class TimedConnection(redis.Connection):  # type: ignore[misc]  # the base class has no types
     """A connection that its first user may use until a deadline. socket_connect_timeout: seconds that the network may take to make
     it, at most."""
 
@@ -125,5 +125,5 @@ class TimedConnection(redis.Connection):  # type: ignore[misc]
         return TimedSocket(super()._connect(), self.deadline)
 
 
-class TimedTlsConnection(TimedConnection, redis.SSLConnection):  # type: ignore[misc]
+class TimedTlsConnection(TimedConnection, redis.SSLConnection):  # type: ignore[misc]  # the base class has no types
     """The same over TLS, the handshake included."""

@@ -75,7 +75,7 @@ def opened(keys: Sequence[bytes], stored: Sequence[bytes | None], *, where: str)
     """The values that are stored under keys. where: the store's name. OnlineDamagedError where one is not what was written."""
     try:
         if {*map(crc32, map(add, keys, stored))} == SOUND:
-            return list(map(_inside, stored))  # type: ignore[arg-type]
+            return list(map(_inside, stored))  # type: ignore[arg-type]  # with one that is None, add has raised
     except TypeError:  # a key has no value
         pass
     found, damaged = [], []

@@ -228,7 +228,7 @@ class ViewCodec:
         count = rows.num_rows
         fields: list[tuple[str, Any]] = [("format", "u1"), ("instant", "<i8"), ("flags", "u1"), ("e", "<i8")]
         fields += [("until", "<i8")] if self._has_until else []
-        fields += [("nulls", "u1", (self._nulls,))] if self._nulls else []  # type: ignore[list-item]
+        fields += [("nulls", "u1", (self._nulls,))] if self._nulls else []  # type: ignore[list-item]  # a field of another shape
         fields += [(f"f{i}", wire_dtype(of)) for i, of in enumerate(self._types)]
         block = np.zeros(count, np.dtype(fields))
         block["format"], block["instant"], block["flags"] = FORMAT, instant, _flags(edition, 1)

@@ -68,7 +68,7 @@ class Applying:
             return []
         wanted, tables = sorted(since), []
         for segment in self._log.segments():
-            within = [n for n in wanted if segment.rows and segment.first <= n <= segment.last]  # type: ignore[operator]
+            within = [n for n in wanted if segment.rows and segment.first <= n <= segment.last]  # type: ignore[operator]  # a segment with rows has both
             if within:
                 rows = self._log.read(within[0] - 1, within[-1])
                 tables.append(rows.filter(pc.is_in(rows[KNOWN_AT], pa.array(within, pa.int64()))))

@@ -214,7 +214,7 @@ class _WholeCycle(RequestResponseCycle):
 
     def __init__(self, of: Connection) -> None:
         super().__init__(
-            scope={},  # type: ignore[typeddict-item]
+            scope={},  # type: ignore[typeddict-item]  # begin() gives it
             transport=of.transport,
             flow=of.flow,
             logger=of.logger,
@@ -257,7 +257,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, or refuse it."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn's type of a transport is narrower than asyncio's
         self.flow: Flow = Flow(self.transport)
         self._all = self.app_state["connections"]
         self._now = self.loop.time

@@ -279,7 +279,7 @@ class Metrics:
             return encode(self._registry), media_type
         _forget_ended(Path(folder))
         together = CollectorRegistry()
-        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(together, folder)  # type: ignore[no-untyped-call]  # the library has no types for it
         together.register(self._state)
         return encode(together), media_type
 
@@ -291,6 +291,6 @@ def _forget_ended(folder: Path) -> None:
         try:
             os.kill(process, 0)
         except ProcessLookupError:
-            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]
+            mark_process_dead(process, str(folder))  # type: ignore[no-untyped-call]  # the library has no types for it
         except PermissionError:
             continue

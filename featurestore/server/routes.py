@@ -116,7 +116,7 @@ def add_routes(
     _add_catalog(app, store, pinned)
     _add_serving_log(app, store)
     _add_health(app, readiness)
-    app.openapi = cache(partial(_openapi, app, secured=secured))  # type: ignore[method-assign]
+    app.openapi = cache(partial(_openapi, app, secured=secured))  # type: ignore[method-assign]  # as FastAPI documents it
     description = cache(lambda: orjson.dumps(app.openapi()))
     docs_page = cache(lambda: page(app.openapi()).encode())
 

@@ -43,7 +43,7 @@ class Sender:
                 return
             self._by_uvicorn = True
         if self._by_uvicorn:
-            await cycle.send(message)  # type: ignore[arg-type]
+            await cycle.send(message)  # type: ignore[arg-type]  # a dict with the keys of ASGI
             return
         if cycle.flow.write_paused and not cycle.disconnected:
             await cycle.flow.drain()
@@ -55,7 +55,7 @@ class Sender:
         self._by_uvicorn = True
         self._is_last(self._cycle)
         message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-        await self._cycle.send(message)  # type: ignore[arg-type]
+        await self._cycle.send(message)  # type: ignore[arg-type]  # a dict with the keys of ASGI
         self._cycle.keep_alive = True  # uvicorn would end the connection before the client has seen the answer
 
     def _begins(self, message: Message) -> bool:

@@ -189,9 +189,9 @@ def _add_stream(families: Mapping[str, Metric], log: PushStatus) -> None:
         }  # fmt: skip
         for name, value in values.items():
             if value is not None:
-                families[name].add_metric([log.source, str(one.partition)], value)  # type: ignore[attr-defined]
+                families[name].add_metric([log.source, str(one.partition)], value)  # type: ignore[attr-defined]  # a family of gauges
     if log.partitions:
-        families["poison"].add_metric([log.source], log.poison)  # type: ignore[attr-defined]
+        families["poison"].add_metric([log.source], log.poison)  # type: ignore[attr-defined]  # a family of gauges
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

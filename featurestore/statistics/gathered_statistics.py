@@ -182,4 +182,4 @@ def _texts_told(values: pa.Array, of: FeatureType, counts: ColumnCounts) -> Text
 def _cut(text: str | bytes) -> str | bytes:
     if len(text) <= TEXT_CHARACTERS:
         return text
-    return text[:TEXT_CHARACTERS] + ("…" if isinstance(text, str) else b"...")  # type: ignore[operator]
+    return text[:TEXT_CHARACTERS] + ("…" if isinstance(text, str) else b"...")  # type: ignore[operator]  # text, or bytes, on both sides

@@ -295,7 +295,7 @@ class Consumer:
         if is_same(one.identity, self._identity):
             return
         raise StreamReplacedError(
-            f"{self._source.stream.title}, partition {number}: the broker has another topic of that name by now than the one that was "  # type: ignore[union-attr]
+            f"{self._source.stream.title}, partition {number}: the broker has another topic of that name by now than the one that was "  # type: ignore[union-attr]  # a source that is consumed has a stream
             "read: it was deleted and made again. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again",
             partition=number,
         )

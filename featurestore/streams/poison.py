@@ -108,5 +108,5 @@ class Poison:
             removed = 0
             for number in ids if there else ():
                 gone = transaction.execute("DELETE FROM poison WHERE source = ? AND id = ?", (source, number))
-                removed += int(gone.rowcount)  # type: ignore[attr-defined]
+                removed += int(gone.rowcount)  # type: ignore[attr-defined]  # a cursor has one
             return removed

@@ -94,7 +94,7 @@ class RedisReader:
             return
         if info is None:
             raise BrokerUnavailableError(f"{self._called}: there is no such stream at {self._name} just now")
-        if _id(info.last) < _id(place.at) or (None not in {info.added, place.ordinal} and info.added < place.ordinal):  # type: ignore[operator]
+        if _id(info.last) < _id(place.at) or (None not in {info.added, place.ordinal} and info.added < place.ordinal):  # type: ignore[operator]  # neither is None
             raise StreamReplacedError(
                 f"{self._called} at {self._name} ends at {info.last}, and was read up to {place.at}: it was deleted and made again, or "
                 "came back older. Nothing was read of it. To read it from its beginning: featurestore consume --begin-again",

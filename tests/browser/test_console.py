@@ -111,7 +111,7 @@ def test_a_short_page_is_laid_out_as_a_long_one(visitor: Visitor, demonstration:
     for path in ("pushes", "request"):
         assert visitor.see(f"/ui/{path}") == 200
         navigation = visitor.page.get_by_role("navigation")
-        heights = {round(link.bounding_box()["height"]) for link in navigation.get_by_role("link").all()}  # type: ignore[index]
+        heights = {round(link.bounding_box()["height"]) for link in navigation.get_by_role("link").all()}  # type: ignore[index]  # a link that is shown has a box
         assert len(heights) == 1, path
         if visitor.width.is_phone:
             ends = "(one) => one.getBoundingClientRect().bottom - one.lastElementChild.getBoundingClientRect().bottom"
@@ -132,7 +132,7 @@ def test_what_an_input_suggests_is_read_in_the_dark_as_other_quiet_texts(
     """axe does not look at it."""
     assert visitor.see("/ui/explain") == 200
     for scheme in ("dark", "light"):
-        visitor.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        visitor.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # a text of the two
         color = visitor.page.locator("#at").evaluate("(one) => getComputedStyle(one, '::placeholder').color")
         assert color == visitor.page.locator("nav h2").first.evaluate("(one) => getComputedStyle(one).color")
 
@@ -162,7 +162,7 @@ def test_a_value_is_explained_from_an_empty_form(visitor: Visitor, demonstration
     assert page.locator("g.row.chosen").count() == 1
 
 
-def test_what_fails_after_its_page_was_painted_is_told_there(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]
+def test_what_fails_after_its_page_was_painted_is_told_there(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]  # a pytest fixture of the browser's plugin has no types
     """The frame stays; in place of what was promised stands why it is not there."""
     visitor = Visitor(browser, demonstration.origin, width)
     try:
@@ -175,7 +175,7 @@ def test_what_fails_after_its_page_was_painted_is_told_there(browser, demonstrat
         visitor.close()
 
 
-def test_without_scripts_every_page_can_be_reached(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]
+def test_without_scripts_every_page_can_be_reached(browser, demonstration: Demonstration, width) -> None:  # type: ignore[no-untyped-def]  # a pytest fixture of the browser's plugin has no types
     """What is slow is a link away."""
     visitor = Visitor(browser, demonstration.origin, width, java_script_enabled=False)
     try:

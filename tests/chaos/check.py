@@ -47,7 +47,7 @@ def at_work(store: FeatureStore, _folder: Path) -> None:
             {"thing": range(KEYS), "event_timestamp": pa.array([at] * KEYS, pa.timestamp("us", "UTC"))},
         )
         trained = until_it_can(
-            lambda spine=spine, view=view: store.get_historical_features(spine, [view], with_status=True).to_arrow()  # type: ignore[misc]
+            lambda spine=spine, view=view: store.get_historical_features(spine, [view], with_status=True).to_arrow()  # type: ignore[misc]  # mypy infers no type of a lambda with defaults
         )
         for column in online.service.columns:
             if column.name.startswith(f"{view}__"):

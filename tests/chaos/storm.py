@@ -177,7 +177,7 @@ class Chaos:
                 time.sleep(0.01)
 
     def _run(self, target: object, *arguments: str) -> None:
-        process = self._forks.Process(target=target, args=arguments)  # type: ignore[arg-type]
+        process = self._forks.Process(target=target, args=arguments)  # type: ignore[arg-type]  # targets take arguments of their own
         process.start()
         process.join()
         if process.exitcode:

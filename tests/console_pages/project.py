@@ -39,7 +39,7 @@ def definitions(folder: Path) -> list[FeatureService]:
     things = FeatureView("things", entity=thing, source=files, refresh="1h", ttl="2d", features=["x"], **LABELS)
     counts = FeatureView("counts", entity=thing, source=clicks, features={"n": Count(window="1h")}, **LABELS)
 
-    @on_demand(output=Float64, inputs=[things["x"], Request("fee", Float64)], **LABELS)  # type: ignore[untyped-decorator]
+    @on_demand(output=Float64, inputs=[things["x"], Request("fee", Float64)], **LABELS)  # type: ignore[untyped-decorator]  # labels of several types
     def with_fee(x: float | None, fee: float) -> float | None:
         known = "<script>alert(1)</script>"
         return None if x is None or not known else x + fee

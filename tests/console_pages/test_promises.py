@@ -17,7 +17,7 @@ def found(**words: Any) -> ViewAvailability:
         "view": "v", "fingerprint": "f" * 32, "source": "s", "how": "sighting", "late": 0, "late_lag": Lag(), "switches": None,
         "refresh": 60 * MINUTE, "known_after": None, "settle": None, "ready_after": 10 * MINUTE, "lateness": None,
     }  # fmt: skip
-    return ViewAvailability(**{**plain, **words})  # type: ignore[arg-type]
+    return ViewAvailability(**{**plain, **words})  # type: ignore[arg-type]  # words of several types
 
 
 def test_a_broken_promise_is_told_beside_what_was_measured() -> None:

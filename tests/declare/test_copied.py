@@ -112,9 +112,9 @@ def test_nothing_that_is_assigned_later_reaches_it() -> None:
     )
     code, own = copied(named.f)
     assert own(3.0) == 60.0
-    helpers.inner = named.inner = lambda x: 0.0  # type: ignore[attr-defined]
+    helpers.inner = named.inner = lambda x: 0.0  # type: ignore[attr-defined]  # as code that writes into a module
     helpers.base.__code__ = (lambda x: x).__code__
-    helpers.RATE, named.K = 0.0, 0.0  # type: ignore[attr-defined]
+    helpers.RATE, named.K = 0.0, 0.0  # type: ignore[attr-defined]  # as code that writes into a module
     named.f.__defaults__, named.f.__kwdefaults__["z"] = (0.0,), 0.0
     named.f.__closure__[0].cell_contents = 0.0
     named.f.__code__ = named.around(0.0).__code__.replace(co_name="other")

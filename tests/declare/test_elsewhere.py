@@ -84,7 +84,7 @@ def test_every_word_outside_its_own_table_is_refused(kind: str) -> None:
 def table_of(kind: str) -> set[str]:
     """The keywords that a declaration shows to who reads it, whatever it does with them."""
     cls: Any = OnDemand if kind == "OnDemand" else getattr(featurestore, kind, None)
-    function = VIEW.alias.__wrapped__ if cls is None else cls.__init__.__wrapped__  # type: ignore[attr-defined]
+    function = VIEW.alias.__wrapped__ if cls is None else cls.__init__.__wrapped__  # type: ignore[attr-defined]  # a method that is wrapped has one
     shown = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     return {*shown, *options_of(function)}
 

@@ -121,17 +121,17 @@ def test_a_value_of_another_kind_is_told_in_plain_words(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("declare", "says"),
     [
-        (lambda: Entity("thing", key=["k"]), "key: must be a dict, such as {'user': String}, and is ['k']"),  # type: ignore[arg-type]
-        (lambda: Entity("thing", key={"k": "INT64"}), "'INT64' is no type. Did you mean Int64?"),  # type: ignore[dict-item]
-        (lambda: Entity("thing"), "key=… must be given"),  # type: ignore[call-arg]
+        (lambda: Entity("thing", key=["k"]), "key: must be a dict, such as {'user': String}, and is ['k']"),  # type: ignore[arg-type]  # the mistake
+        (lambda: Entity("thing", key={"k": "INT64"}), "'INT64' is no type. Did you mean Int64?"),  # type: ignore[dict-item]  # the mistake
+        (lambda: Entity("thing"), "key=… must be given"),  # type: ignore[call-arg]  # the mistake
         (lambda: Sum("x", window="7 days"), "Sum 'x': window: Duration '7 days' cannot be read."),
         (lambda: Sum("x", window="7 days"), "Or it is 'lifetime'"),
-        (lambda: FeatureService("s", [VIEW]), "all but name is said by name: features=…"),  # type: ignore[misc]
-        (lambda: FeatureView("v", entity=THING, source=ROWS, features={"x": "x"}), "newest value is Latest('x')"),  # type: ignore[dict-item]
-        (lambda: FeatureView("v", entity=THING, source=ROWS, features=[Sum("x", window="1d")]), "a name of its own"),  # type: ignore[list-item]
-        (lambda: FeatureView("v", entity="thing", source=ROWS, features=["x"]), "must be an Entity, and is 'thing'"),  # type: ignore[arg-type]
-        (lambda: PushSource("s", schema={"a": int}, event_time="at"), "schema.a: <class 'int'> is no type"),  # type: ignore[dict-item]
-        (lambda: on_demand(twice, inputs=["view:x"], output=Float64), "inputs: each is view['name']"),  # type: ignore[call-overload]
+        (lambda: FeatureService("s", [VIEW]), "all but name is said by name: features=…"),  # type: ignore[misc]  # the mistake
+        (lambda: FeatureView("v", entity=THING, source=ROWS, features={"x": "x"}), "newest value is Latest('x')"),  # type: ignore[dict-item]  # the mistake
+        (lambda: FeatureView("v", entity=THING, source=ROWS, features=[Sum("x", window="1d")]), "a name of its own"),  # type: ignore[list-item]  # the mistake
+        (lambda: FeatureView("v", entity="thing", source=ROWS, features=["x"]), "must be an Entity, and is 'thing'"),  # type: ignore[arg-type]  # the mistake
+        (lambda: PushSource("s", schema={"a": int}, event_time="at"), "schema.a: <class 'int'> is no type"),  # type: ignore[dict-item]  # the mistake
+        (lambda: on_demand(twice, inputs=["view:x"], output=Float64), "inputs: each is view['name']"),  # type: ignore[call-overload]  # the mistake
     ],
 )  # fmt: skip
 def test_the_message_says_what_would_be_right(declare: Callable[[], object], says: str) -> None:
@@ -168,7 +168,7 @@ def test_a_fold_that_is_written_in_a_view_names_it_and_its_feature() -> None:
         )
     )
     assert named.startswith("FeatureView 'named', feature 'm': Mean 'x': window must be said")
-    typo = told(lambda: FeatureView("v", entity=entity, source=source, features={"t": Sum("x", windw="7d")}))  # type: ignore[call-arg]
+    typo = told(lambda: FeatureView("v", entity=entity, source=source, features={"t": Sum("x", windw="7d")}))  # type: ignore[call-arg]  # the mistake
     assert typo.startswith("FeatureView 'v', feature 't': Sum 'x' has no argument 'windw'")
     assert told(lambda: Sum("x", window="7")).startswith("Sum 'x': window: Duration '7'")  # in no view
 

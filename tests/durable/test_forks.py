@@ -22,7 +22,7 @@ def in_child(*checks: object) -> bool:
     if not child:
         code = 1
         try:
-            code = 0 if all(check() for check in checks) else 1  # type: ignore[operator]
+            code = 0 if all(check() for check in checks) else 1  # type: ignore[operator]  # checks are functions
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -47,7 +47,7 @@ def test_locks_are_free_and_events_as_they_were() -> None:
 def test_owners_are_renewed_as_long_as_they_live() -> None:
     owner, other = Owner(), Owner()
     seen: list[int] = []
-    other.renew = lambda: seen.append(1)  # type: ignore[method-assign]
+    other.renew = lambda: seen.append(1)  # type: ignore[method-assign]  # replaced for this handle alone
     renewed_in_child(owner)
     renewed_in_child(other)
     assert in_child(lambda: owner.renewed == 1, lambda: seen == [1])

@@ -147,7 +147,7 @@ def test_no_file_has_its_bytes(
 ) -> None:
     """Of the store's own: logs, sealed or not, rows that came late or were taken back, tiles, the serving log, merged or not."""
     if small:
-        monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", 1)  # type: ignore[arg-type]
+        monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", 1)  # type: ignore[arg-type]  # it has keyword defaults
     filled(store, clock)
     store.push("orders", [order(6, ANNA, NOON - timedelta(days=60))])
     store.push("orders", [order(7, BOB, NOON - timedelta(days=60))])
@@ -300,7 +300,7 @@ def test_others_push_and_read_meanwhile(
     store: FeatureStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of them is lost, and what they read is right."""
-    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", 2_000)  # type: ignore[arg-type]
+    monkeypatch.setitem(FileLog.__init__.__kwdefaults__, "segment_bytes", 2_000)  # type: ignore[arg-type]  # it has keyword defaults
     filled(store, clock)
     stop, pushed, failures = threading.Event(), [0], []
 

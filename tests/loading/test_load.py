@@ -146,14 +146,14 @@ logger.addHandler(logging.StreamHandler(sys.stdout))
         other.start()
         other.join()
 
-    sys.wait_for_other = wait_for_other  # type: ignore[attr-defined]
+    sys.wait_for_other = wait_for_other  # type: ignore[attr-defined]  # an attribute for this test alone
     logger = logging.getLogger("of definitions")
     try:
         FeatureStore(folder).close()
         print("afterwards")
         logger.warning("logged by definitions")
     finally:
-        del sys.wait_for_other  # type: ignore[attr-defined]
+        del sys.wait_for_other  # type: ignore[attr-defined]  # an attribute for this test alone
         logger.handlers.clear()
     assert capsys.readouterr() == ("of another thread\nafterwards\n", "of definitions\nlogged by definitions\n")
 
@@ -364,7 +364,7 @@ def test_modules_of_a_package_import_each_other_relatively_and_run_once(tmp_path
         "features/carts.py": "from features.base import base\nfrom .more import orders\nimport features.more.orders as again\nassert orders is again\n",
     }  # fmt: skip
     times = sys.modules["times"] = type(sys)("times")
-    times.ran = 0  # type: ignore[attr-defined]
+    times.ran = 0  # type: ignore[attr-defined]  # an attribute for this test alone
     try:
         assert entities(project(tmp_path, package)) == ["base", "orders"]
     finally:

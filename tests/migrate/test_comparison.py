@@ -189,7 +189,7 @@ def test_the_inputs_of_a_function_have_the_same_causes(tmp_path: Path) -> None:
     view = view_of(files(tmp_path, (hours(0), 1.0), (hours(0.5), 2.0)), ttl="1d")
 
     @on_demand(inputs=[view["x"], Request("extra", Float64)], output=Float64)
-    def more(x, extra):  # type: ignore[no-untyped-def]
+    def more(x, extra):  # type: ignore[no-untyped-def]  # a user's function without types
         return 0.0 if x is None else x + extra
 
     rows = [
@@ -210,7 +210,7 @@ def test_a_row_that_feast_merges_with_another_of_its_instant(tmp_path: Path) -> 
     )
 
     @on_demand(inputs=[view["x"], everything["y"]], output=Float64)
-    def more(x, y):  # type: ignore[no-untyped-def]
+    def more(x, y):  # type: ignore[no-untyped-def]  # a user's function without types
         return (x or 0.0) + y
 
     rows = [*at(hours(1), hours(2)), *at(hours(1), driver=1)]
@@ -231,7 +231,7 @@ def test_where_a_function_fails_the_rows_without_null_inputs_are_compared(tmp_pa
     view = view_of(files(tmp_path, (hours(0), 1.0)))
 
     @on_demand(inputs=[view["x"], Request("extra", Float64)], output=Float64)
-    def more(x, extra):  # type: ignore[no-untyped-def]
+    def more(x, extra):  # type: ignore[no-untyped-def]  # a user's function without types
         return x + extra
 
     rows = [SpineRow({}, {"driver": driver, "extra": 0.5}, instant_of(hours(1))) for driver in (1, 2)]

@@ -629,7 +629,7 @@ def test_a_path_of_another_machine_stays_as_it_is_and_the_file_of_its_name_is_to
     assert row.here == elsewhere
     assert row.why.endswith(". The project has data/rows.parquet: say that path, and import again")
     with repository.opened() as store:
-        assert store.catalog.sources["rows"].path == (elsewhere,)  # type: ignore[attr-defined]
+        assert store.catalog.sources["rows"].path == (elsewhere,)  # type: ignore[attr-defined]  # a source of files
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ SQL = [
 ]
 
 
-class Sql(Operator):  # type: ignore[misc]
+class Sql(Operator):  # type: ignore[misc]  # the base class is told its words by the caller
     """One word of a string is another; texts of errors are left alone."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
@@ -80,7 +80,7 @@ class Sql(Operator):  # type: ignore[misc]
         return (Example("x = 'a <= b'", "x = 'a < b'"),)
 
 
-class Name(Operator):  # type: ignore[misc]
+class Name(Operator):  # type: ignore[misc]  # the base class is told its words by the caller
     """The least for the greatest, any for all; what is in for what is not."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:

@@ -151,7 +151,7 @@ def test_who_shares_a_round_trip_with_damage_is_answered() -> None:
 
         found = asyncio.run(read())
         assert [number for number, each in enumerate(found) if isinstance(each, OnlineDamagedError)] == [7]
-        assert all(each.values == [None, b"value"] for number, each in enumerate(found) if number != 7)  # type: ignore[attr-defined]
+        assert all(each.values == [None, b"value"] for number, each in enumerate(found) if number != 7)  # type: ignore[attr-defined]  # what a read gives has values
 
 
 def test_values_of_a_version_without_checksums(

@@ -160,8 +160,8 @@ def test_a_primary_that_no_sentinel_knows_is_told(redis_sentinel: RedisSentinel)
 def test_a_connection_is_made_to_no_replica(redis_sentinel: RedisSentinel) -> None:
     """Where Sentinels name one, they do not know better yet: the store cannot be reached, and nothing old is read."""
     with closing(open_online(f"{redis_sentinel.url}{PATIENT}&retries=0")) as store:
-        store._primary = lambda seconds: ("127.0.0.1", redis_sentinel.replica.port)  # type: ignore[attr-defined]
-        store._server = store._first_server()  # type: ignore[attr-defined]
+        store._primary = lambda seconds: ("127.0.0.1", redis_sentinel.replica.port)  # type: ignore[attr-defined]  # of a store behind Sentinel
+        store._server = store._first_server()  # type: ignore[attr-defined]  # of a store behind Sentinel
         for _ in range(2):
             with pytest.raises(OnlineUnavailableError, match="is a replica"):
                 store.get([b"a"])

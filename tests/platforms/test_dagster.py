@@ -118,7 +118,7 @@ def test_mistakes_are_told_where_it_is_declared(project: dict[str, Any]) -> None
     with pytest.raises(DeclarationError, match="has {partition} in it"):
         training_set(project["store"], "ranking", path="x.parquet", partitions=days)
     with pytest.raises(DeclarationError, match="partitions are of time, such as DailyPartitionsDefinition"):
-        training_set(project["store"], "ranking", path="{partition}.parquet", partitions=odd)  # type: ignore[arg-type]
+        training_set(project["store"], "ranking", path="{partition}.parquet", partitions=odd)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(DeclarationError, match="spine is a function that gives the rows"):
         training_set(project["store"], "ranking", path="x.parquet", spine=project["rides"])
     with pytest.raises(DeclarationError, match=r"'drivers'; \['drivers'\] is one of one view"):

@@ -193,10 +193,10 @@ def test_a_copy_that_was_killed_counts_for_nothing(
 def test_cursors_of_times_and_text(database: tuple[str, Run], tmp_path: Path) -> None:
     url, run = database
     run('CREATE TABLE orders (id TEXT NOT NULL, "user" TEXT, at_us BIGINT, amount DOUBLE PRECISION, gone BOOLEAN)')
-    add(run, ("2026-01-01 o'clock", "ann", 1, 1.0))  # type: ignore[arg-type]
+    add(run, ("2026-01-01 o'clock", "ann", 1, 1.0))  # type: ignore[arg-type]  # a value of another type than the column's
     with FeatureStore(project(tmp_path / "here", url), clock=ManualClock(AT)) as store:
         assert trained(store, source()) == [(1, 1.0), (None, None)]
-        add(run, ("2026-01-02", "ben", 1, 1.0))  # type: ignore[arg-type]
+        add(run, ("2026-01-02", "ben", 1, 1.0))  # type: ignore[arg-type]  # a value of another type than the column's
         assert trained(store, source()) == [(1, 1.0), (1, 1.0)]
         assert trained(store, source()) == [(1, 1.0), (1, 1.0)]
 

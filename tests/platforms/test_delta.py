@@ -331,7 +331,7 @@ def test_a_table_in_an_object_store(store: FeatureStore, clock: ManualClock) -> 
         url = "s3://lake/orders"
         options = {"AWS_ALLOW_HTTP": "true", "aws_conditional_put": "etag"}
         write_deltalake(url, FIRST, partition_by=["city"], storage_options=options)
-        of = source(url)  # type: ignore[arg-type]
+        of = source(url)  # type: ignore[arg-type]  # words of several types
         view = FeatureView("rows", entity=USER, source=of, refresh="1h", features={"n": Count(window="lifetime")})
         store.apply([view])
         store.materialize(progress=False)
@@ -343,7 +343,7 @@ def test_a_table_in_an_object_store(store: FeatureStore, clock: ManualClock) -> 
         newest, manifest = counted(store, of)
         assert newest == {"ann": (2, 3), "ben": (1, 2), "cleo": (None, None)}
         assert {file["table_version"] for file in manifest["sources"]["orders"]} == {2}
-        assert counted(store, source(url, table_version=1))[0]["ann"] == (3, 4)  # type: ignore[arg-type]
+        assert counted(store, source(url, table_version=1))[0]["ann"] == (3, 4)  # type: ignore[arg-type]  # words of several types
         late = "s3://lake/late"
         write_deltalake(late, FIRST, storage_options=options)
         write_deltalake(late, orders(("ann", 4, None, "z")), mode="append", storage_options=options)
@@ -534,7 +534,7 @@ def test_what_is_not_read_is_refused_by_name(store: FeatureStore, tmp_path: Path
         with pytest.raises(DeclarationError, match=words):
             source(tmp_path, **said)
     with pytest.raises(DeclarationError, match="a table lies in one folder"):
-        DeltaSource("orders", ["a", "b"], event_time="at")  # type: ignore[arg-type]
+        DeltaSource("orders", ["a", "b"], event_time="at")  # type: ignore[arg-type]  # the mistake
 
 
 def test_a_table_of_feasts_is_moved_as_one(tmp_path: Path) -> None:

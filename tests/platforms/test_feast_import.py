@@ -98,7 +98,7 @@ def test_feasts_own_template(tmp_path: Path, tell: Told) -> None:
         store.push(
             "driver_stats_push_source",
             {**dict.fromkeys(store.catalog.sources["driver_stats_push_source"].columns), **row},
-        )  # type: ignore[attr-defined]
+        )  # type: ignore[attr-defined]  # a node of the syntax tree
         fresh = store.get_online_features(asked, "driver_activity_v3").to_dict()
         assert fresh["driver_hourly_stats_fresh__conv_rate"] == [0.85]
         assert fresh["transformed_conv_rate_fresh_conv_rate_plus_val2"] == [2000.85]

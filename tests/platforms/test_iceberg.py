@@ -183,7 +183,7 @@ def commit_file(of: Table, file: DataFile, number: int) -> None:
     with of.transaction() as transaction:
         with transaction.update_snapshot().fast_append() as update:
             update.append_data_file(file)
-            update.new_manifest_writer = lambda spec: Deletes(  # type: ignore[method-assign]
+            update.new_manifest_writer = lambda spec: Deletes(  # type: ignore[method-assign]  # replaced for this update alone
                 of.specs()[number], of.schema(), update.new_manifest_output(), update._snapshot_id, "deflate"
             )
     of.refresh()
@@ -311,7 +311,7 @@ def test_partitions_are_columns_as_any(store: FeatureStore, catalog: Catalog) ->
         PartitionField(1, 1002, BucketTransform(4), "user_bucket"),
     )  # fmt: skip
     of = catalog.create_table("sales.orders", schema=SCHEMA, partition_spec=spec, properties={"format-version": "2"})
-    of.append(pa.concat_tables([FIRST, rows(("cleo", 6, None))]))  # type: ignore[arg-type]
+    of.append(pa.concat_tables([FIRST, rows(("cleo", 6, None))]))  # type: ignore[arg-type]  # an Arrow table
     with of.update_spec() as change:
         change.remove_field("city")
     with of.update_spec() as change:
@@ -446,7 +446,7 @@ def test_a_folder_without_its_catalog(store: FeatureStore, catalog: Catalog, tmp
         counted(store, lying)
     files = ParquetSource("orders", folder, event_time="at")
     with pytest.raises(SourceError, match="Declare it as an IcebergSource"):
-        counted(store, files)  # type: ignore[arg-type]
+        counted(store, files)  # type: ignore[arg-type]  # words of several types
     (tmp_path / "none").mkdir()
     for place, words in (
         ("none", "there is no Iceberg table in"),
@@ -565,7 +565,7 @@ def test_rows_are_known_from_the_snapshot_that_added_them(
         known(store, arriving, at)
     with FeatureStore.local(clock=clock) as another:  # to which nothing was known before
         lying = IcebergSource("orders", of.location().removeprefix("file://"), event_time="at", known_at=ARRIVAL)
-        came = datetime.fromtimestamp(of.current_snapshot().timestamp_ms / 1000, UTC)  # type: ignore[union-attr]
+        came = datetime.fromtimestamp(of.current_snapshot().timestamp_ms / 1000, UTC)  # type: ignore[union-attr]  # there is one
         assert known(another, lying, [at[2], came]) == [None, 3]
 
 
@@ -595,7 +595,7 @@ def test_a_snapshot_that_changes_no_row_is_no_arrival(
     at = instants(of)
     assert known(store, arriving, at) == [2, 3]
     write_anew(of, of.scan().to_arrow()[::-1])
-    assert of.current_snapshot().summary.operation == Operation.OVERWRITE  # type: ignore[union-attr]
+    assert of.current_snapshot().summary.operation == Operation.OVERWRITE  # type: ignore[union-attr]  # there is one
     view = FeatureView("rows", entity=USER, source=arriving, refresh="1h", features={"n": Count(window="lifetime")})
     store.apply([view])
     assert known(store, arriving, at) == [2, 3]

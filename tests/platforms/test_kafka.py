@@ -486,7 +486,7 @@ def test_avro_with_a_schema_registry(
         reference = {"name": "shop.Card", "subject": "card", "version": 3}
         registry.schemas["/schemas/ids/7"] = {"schema": json.dumps(SWIPE), "references": [reference]}
         registry.schemas["/subjects/card/versions/3"] = {"schema": json.dumps(CARD)}
-        less = {**SWIPE, "fields": [one for one in SWIPE["fields"] if one["name"] != "amount"]}  # type: ignore[attr-defined]
+        less = {**SWIPE, "fields": [one for one in SWIPE["fields"] if one["name"] != "amount"]}  # type: ignore[attr-defined]  # fields are dicts
         registry.schemas["/schemas/ids/8"] = {"schema": json.dumps(less), "references": [reference]}
         registry.schemas["/schemas/ids/9"] = {"schema": "syntax = 'proto3';", "schemaType": "PROTOBUF"}
         registry.fails = 2

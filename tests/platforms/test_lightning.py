@@ -465,11 +465,11 @@ def test_wrong_tensors_are_told() -> None:
         with pytest.raises(RequestError, match=f"dtype is {floats} or None, and not {dtype}"):
             FeatureTensors(dtype)
     with pytest.raises(RequestError, match="or None, and not 'float32'"):
-        FeatureTensors("float32")  # type: ignore[arg-type]
+        FeatureTensors("float32")  # type: ignore[arg-type]  # the mistake
     with pytest.raises(RequestError, match="fill is a dict by the names of columns, and not 0"):
-        FeatureTensors(fill=0)  # type: ignore[arg-type]
+        FeatureTensors(fill=0)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(RequestError, match="encode.'x'. is a function of the column's Arrow array, and not 3"):
-        FeatureTensors(encode={"x": 3})  # type: ignore[dict-item]
+        FeatureTensors(encode={"x": 3})  # type: ignore[dict-item]  # the mistake
     numbers = pa.table({"x": pa.array([1, None])})
     with pytest.raises(
         RequestError,
@@ -490,7 +490,7 @@ def test_wrong_tensors_are_told() -> None:
     with pytest.raises(RequestError, match="column 'x' is struct<a: int64>, which is no type of this store"):
         FeatureTensors()(pa.table({"x": [{"a": 1}]}))
     with pytest.raises(RequestError, match="result of a lookup or an Arrow table, and not of 3"):
-        FeatureTensors()(3)  # type: ignore[arg-type]
+        FeatureTensors()(3)  # type: ignore[arg-type]  # the mistake
     assert FeatureTensors(torch.float32)(numbers.slice(0, 0)).shape == (0, 1)
 
 
@@ -858,7 +858,7 @@ def test_what_says_nothing_is_told(project: dict[str, Any], tmp_path: Path) -> N
     with pytest.raises(ManifestError, match="code.ckpt cannot be read without running code that it brings"):
         check(tmp_path / "code.ckpt", store)
     with pytest.raises(ManifestError, match="or what torch.load made of one, and not 3"):
-        check(3, store)  # type: ignore[arg-type]
+        check(3, store)  # type: ignore[arg-type]  # the mistake
     state = {"service": "ranking", "fingerprint": "x", "columns": {}, "tensors": {}}
     with pytest.raises(ManifestError, match="fingerprint"):
         check({"FeatureDataModule": state}, store)

@@ -119,7 +119,7 @@ def test_a_model_without_a_run(project: dict[str, Any]) -> None:
     assert registered.tags["featurestore.fingerprint"] == frame.manifest["fingerprint"]
     assert len(mlflow.pyfunc.load_model(info.model_uri).predict(rides[["driver_id"]])) == len(rides)
     with pytest.raises(FeatureStoreError, match="form is 'arrow', 'numpy' or 'matrix', and not 'pandas'"):
-        log_model(model, training=frame, store=store, form="pandas")  # type: ignore[arg-type]
+        log_model(model, training=frame, store=store, form="pandas")  # type: ignore[arg-type]  # the mistake
 
 
 def test_what_is_no_model_is_refused_before_it_is_logged(project: dict[str, Any]) -> None:

@@ -351,6 +351,6 @@ def test_which_sources_lie_in_stores() -> None:
         with pytest.raises(DeclarationError, match="lies in no folder of this machine"):
             source(path)
     with pytest.raises(DeclarationError, match="a URL is given as text, 's3://…', since a Path has one slash"):
-        source(Path("s3://b/x"))  # type: ignore[arg-type]
+        source(Path("s3://b/x"))  # type: ignore[arg-type]  # the mistake
     with pytest.raises(DeclarationError, match="lies in no folder of this machine, and of object stores only Parquet"):
         CsvSource("rows", "s3://b/x.csv", schema={"at": "Timestamp"}, event_time="at")

@@ -173,7 +173,7 @@ def test_mistakes_are_told(project: dict[str, Any]) -> None:
         ):
             learn(unnamed)
     with pytest.raises(FeatureStoreError, match="or the path of a project, and not 3"):
-        FeatureTransformer(3, "ranking").fit(rides)  # type: ignore[arg-type]
+        FeatureTransformer(3, "ranking").fit(rides)  # type: ignore[arg-type]  # the mistake
     with (
         FeatureStore.local() as local,
         pytest.raises(FeatureStoreError, match="temporary store is of this process alone"),

@@ -183,7 +183,7 @@ def test_an_embedded_store_is_refused(spark: Any, tmp_path: Path) -> None:
         ):
             SparkEngine(store, spark).materialize(progress=False)
         with pytest.raises(RequestError, match="full is"):
-            SparkEngine(store, spark).materialize(full="yes")  # type: ignore[arg-type]
+            SparkEngine(store, spark).materialize(full="yes")  # type: ignore[arg-type]  # the mistake
         assert store.status()[0].complete == ()
 
 

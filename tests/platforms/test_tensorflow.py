@@ -464,7 +464,7 @@ def test_a_set_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     ):
         open_tfrecord(target)
     with pytest.raises(ManifestError, match="opened by its path, and not by None"):
-        open_tfrecord(None)  # type: ignore[arg-type]
+        open_tfrecord(None)  # type: ignore[arg-type]  # the mistake
     last.unlink()
     with pytest.raises(ManifestError, match="set-00002-of-00003 is not there"):
         open_tfrecord(target)

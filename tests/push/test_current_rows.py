@@ -198,7 +198,7 @@ def test_each_of_many_changes_is_seen_by_the_next(machines: Machines) -> None:
             if tries == 1:
                 meet.wait(600)  # so that of those who count one key, one alone has read what is current
             try:
-                machines.overwrite([{**held, "x": held["x"] + 1}], read, by=store)  # type: ignore[operator]
+                machines.overwrite([{**held, "x": held["x"] + 1}], read, by=store)  # type: ignore[operator]  # a number
                 done += 1
             except RowsChangedError:
                 pass
@@ -247,7 +247,7 @@ def test_rows_of_the_history_are_among_them(tmp_path: Path) -> None:
         store.push("rows", [{**row(2, 2), "at": NOON}])
         read = current_rows(store.offline, store.lookup("view").service.parts[0].view, ["a"])
         assert [each["x"] for each in read.rows] == [1, 2]
-        assert read.known_at[0] < source.cutover_instant < read.known_at[1]  # type: ignore[operator]
+        assert read.known_at[0] < source.cutover_instant < read.known_at[1]  # type: ignore[operator]  # both are known
 
 
 @pytest.mark.parametrize("key", [{"card": String}, {}])

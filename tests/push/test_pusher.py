@@ -227,7 +227,7 @@ def test_columns_that_were_changed_are_no_longer_this_logs() -> None:
             "swipes", schema={**SCHEMA, "more": SCHEMA["x"]}, event_time="at", identity="id", deleted="gone"
         )
         pusher = own(store)
-        pusher._applied = lambda applied=pusher._applied: applied()._replace(source=wider)  # type: ignore[misc]
+        pusher._applied = lambda applied=pusher._applied: applied()._replace(source=wider)  # type: ignore[misc]  # mypy infers no type of a lambda with defaults
         assert "its columns were changed" in raised(PushError, lambda: pusher.push(row(2)))
 
 
@@ -310,7 +310,7 @@ def test_a_store_that_came_back_older_is_noted_once(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("featurestore.push.apply_log.missing_rows.__kwdefaults__", {"least": 1})
     with opened(view_over()) as (store, clock):
         mark = b"a version that is no more"
-        own(store)._applied = lambda applied=own(store)._applied: applied()._replace(gone=lambda: [mark, b"none"])  # type: ignore[misc]
+        own(store)._applied = lambda applied=own(store)._applied: applied()._replace(gone=lambda: [mark, b"none"])  # type: ignore[misc]  # mypy infers no type of a lambda with defaults
         store.online.write({mark: pack_watermark([FIRST])})
         own(store).push(row(1))
         own(store).repair()
@@ -456,7 +456,7 @@ def test_a_key_that_is_forgotten_has_what_was_pushed_since() -> None:
         )
         filled, empty = (store._project.registry.current().view(name) for name in ("view", "beside"))
         place = own(store)._state.codec(filled).key((2,))
-        environment = store.online._environment  # type: ignore[attr-defined]
+        environment = store.online._environment  # type: ignore[attr-defined]  # of an LMDB store
         with environment.env.begin(write=True) as transaction:
             transaction.put(place, MARK + b"not what was written", db=environment.keys)
         store.offline.log(SWIPES).erase(pa.array([FIRST + 2]), kept=())
@@ -582,7 +582,7 @@ def test_taking_back_beside_another_pusher_that_changes_the_state(tmp_path: Path
 
 
 def damage(store: FeatureStore, key: bytes) -> None:
-    environment = store.online._environment  # type: ignore[attr-defined]
+    environment = store.online._environment  # type: ignore[attr-defined]  # of an LMDB store
     with environment.env.begin(write=True) as transaction:
         transaction.put(key, MARK + b"not what was written", db=environment.keys)
 

@@ -39,7 +39,7 @@ def test_what_is_not_kept_is_not_told() -> None:
     with store_over(HIGH) as (store, _):
         for wrong in (None, 1, []):
             with pytest.raises(RequestError, match="overwrite"):
-                store.submit_push("pushed", [row(1, 1.0)], overwrite=wrong)  # type: ignore[arg-type]
+                store.submit_push("pushed", [row(1, 1.0)], overwrite=wrong)  # type: ignore[arg-type]  # the mistake
         refused = store.submit_push("pushed", [row(1, 500.0)], overwrite=True)
         with pytest.raises(PushError, match="does not meet"):
             refused.result()

@@ -151,7 +151,7 @@ def test_a_server_that_restarts_is_waited_for(
 ) -> None:
     """By who was answered before; who never was is told at once."""
     monkeypatch.setattr("featurestore.durable.postgresql.AGAIN_SECONDS", 120)
-    registry._database._timeout = 120  # type: ignore[attr-defined]
+    registry._database._timeout = 120  # type: ignore[attr-defined]  # that of PostgreSQL
     postgres.stop()
     starts = threading.Timer(0.3, postgres.start)
     try:

@@ -291,7 +291,7 @@ def test_a_plan_is_of_what_it_fills(data: Path) -> None:
     assert store.estimate_plan(store.plan([plain()])).work == ()
     assert str(store.estimate_plan(store.plan([plain()]))) == "Nothing would be done."
     with pytest.raises(RequestError, match="plan is what FeatureStore.plan gives"):
-        store.estimate_plan("plan")  # type: ignore[arg-type]
+        store.estimate_plan("plan")  # type: ignore[arg-type]  # the mistake
 
 
 def test_pushed_views_are_counted_and_not_timed(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_rows_are_counted_wherever_they_lie(tmp_path: Path, kind: str) -> None:
 @on_demand(inputs=[plain()["x"]], output=Float64)
 def fails(x: float | None) -> float:
     """Fails for every value."""
-    return x["no"]  # type: ignore[index, no-any-return]
+    return x["no"]  # type: ignore[index, no-any-return]  # a function that fails
 
 
 def test_rows_are_counted_where_the_speed_cannot_be_measured(data: Path) -> None:

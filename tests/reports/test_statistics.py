@@ -196,7 +196,7 @@ def test_wrong_questions(tmp_path: Path) -> None:
             ({"feature": "view:y"}, "y"), ({"feature": "haf"}, "Did you mean 'half'"),
         ):  # fmt: skip
             with pytest.raises(NotFoundError, match=told):
-                store.statistics(**words)  # type: ignore[arg-type]
+                store.statistics(**words)  # type: ignore[arg-type]  # words of several types
         with pytest.raises(RequestError, match="view and run exclude each other"):
             store.statistics(view="view", run=1)
         with pytest.raises(RequestError, match="limit is 1 or more"):

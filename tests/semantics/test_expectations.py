@@ -332,7 +332,7 @@ def test_definitions_with_expectations_are_stored_and_read_back() -> None:
     again = read_source(dump(source))
     assert again == source
     assert [one.title for one in again.expectations] == [one.title for one in every]
-    assert again.expectations[1].at_most == Decimal("2.50")  # type: ignore[attr-defined]
+    assert again.expectations[1].at_most == Decimal("2.50")  # type: ignore[attr-defined]  # an InRange
     view = FeatureView("v", entity=THING, source=source, refresh="1h", features=["x"], expectations=every[:2])
     assert (
         read_view(

@@ -210,7 +210,9 @@ def test_a_server_without_authentication_listens_on_this_machine_alone(
         (tmp_path / "featurestore.toml").write_text('project = "p"\nserver.authentication = "off"\n')
     words = ["--no-authentication"] if how == "option" else []
     done = run(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0", *words, code=1)
-    assert "ConfigError: Authentication is off, and every client that reaches 0.0.0.0 could read and push" in done.stderr
+    assert (
+        "ConfigError: Authentication is off, and every client that reaches 0.0.0.0 could read and push" in done.stderr
+    )
 
 
 def test_whoever_is_not_let_in_is_told_nothing_of_what_is_away(

@@ -47,7 +47,7 @@ def service(**more: Latest) -> FeatureService:
     view = FeatureView("view", entity=THING, source=SOURCE, refresh="1h", features=features)
 
     @on_demand(inputs=[view["x"], Request("y", Float64)], output=Float64)
-    def together(x, y):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    def together(x, y):  # type: ignore[no-untyped-def]  # a user's function without types  # noqa: ANN001, ANN202
         return x + y
 
     return FeatureService("model", features=[view, together])

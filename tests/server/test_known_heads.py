@@ -82,7 +82,7 @@ async def taken(connection: Connection, pieces: Sequence[bytes]) -> None:
 
 def answers(connection: Connection) -> bytes:
     """All that was written, but for the ids of requests."""
-    return re.sub(rb"[0-9a-f]{32}", b"", connection.transport.written)  # type: ignore[attr-defined]
+    return re.sub(rb"[0-9a-f]{32}", b"", connection.transport.written)  # type: ignore[attr-defined]  # the transport of this test
 
 
 def post(body: bytes, *more: str, length: str | None = None, line: str = "POST /v1/online-features HTTP/1.1") -> bytes:
@@ -149,7 +149,7 @@ def test_a_head_is_parsed_once() -> None:
         seen = Seen()
         connection = connected(seen)
         await taken(connection, [FIRST])
-        connection.parser = None  # type: ignore[assignment]
+        connection.parser = None  # type: ignore[assignment]  # as if the parser had gone
         await taken(connection, [FIRST, post(b'{"a": 12345}')])
         assert [body for *_, body in seen] == [b'{"a": 1}', b'{"a": 1}', b'{"a": 12345}']
         assert connection in connection._all.idle

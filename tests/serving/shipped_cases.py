@@ -163,7 +163,7 @@ def test_what_was_damaged_there_is_told(s3: pafs.FileSystem, tmp_path: Path) -> 
     store, clock = filled(shop(tmp_path / "shop", 'retention = "1h"'))
     with store:
         clock.set(TEN + 2 * HOUR + timedelta(minutes=10))
-        store._project.serving_log._limits = Limits  # type: ignore[method-assign]
+        store._project.serving_log._limits = Limits  # type: ignore[method-assign]  # replaced for this log alone
         store.compact_serving_log()
         name, size = min(there(s3).items())
         with s3.open_input_file(name) as file:

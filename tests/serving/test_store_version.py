@@ -59,6 +59,6 @@ def test_a_module_without_a_distribution_may_say_its_version(monkeypatch: pytest
     mine = types.ModuleType("mine")
     monkeypatch.setitem(sys.modules, "mine", mine)
     assert _version_of("mine") is None
-    mine.__version__ = 7  # type: ignore[attr-defined]
+    mine.__version__ = 7  # type: ignore[attr-defined]  # an attribute for this test alone
     assert _version_of("mine") == "7"
     assert _version_of("never") is None

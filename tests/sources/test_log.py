@@ -470,7 +470,7 @@ def test_a_reader_that_meets_a_vanished_file_looks_again(tmp_path: Path, monkeyp
             if not calls:
                 assert other.compact(grace=0).deleted > 1
             calls.append(given)
-            return real(*given, **named)  # type: ignore[arg-type]
+            return real(*given, **named)  # type: ignore[arg-type]  # whatever it was given
 
         monkeypatch.setattr(module, "read_segment", read)
         assert bits(log.read()) == bits(rows)

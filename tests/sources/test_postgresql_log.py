@@ -201,7 +201,7 @@ def test_who_seals_may_be_killed_anywhere(postgres: PostgresServer, tmp_path: Pa
                     os.kill(os.getpid(), signal.SIGKILL)
                 return execute(connection, query, *given, **said)
 
-            psycopg.Connection.execute = dying  # type: ignore[assignment, method-assign]
+            psycopg.Connection.execute = dying  # type: ignore[assignment, method-assign]  # replaced for this process alone
             machine(postgres.url, tmp_path / "a", segment_bytes=1).compact()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL

@@ -483,7 +483,7 @@ def test_what_is_wrong_is_said_before_anything_is_read(opened: Opened, redis: Re
             consumed(store)
         with pytest.raises(NotFoundError, match="Did you mean 'swipes'"):
             store.consume(sources=["swipe"])
-        store.apply([declared(None)])  # type: ignore[arg-type]
+        store.apply([declared(None)])  # type: ignore[arg-type]  # the mistake
         assert store.consume() == {}
         with pytest.raises(PushError, match="has no stream"):
             store.consume(sources=["swipes"])

@@ -83,7 +83,7 @@ def test_a_manifest_is_read_from_wherever_it_was_written(store: FeatureStore, tm
         whole.model_copy(update={"origin": ""}).model_dump_json()
     }
     with pytest.raises(ValueError, match="frozen"):
-        whole.service = "other"  # type: ignore[misc]
+        whole.service = "other"  # type: ignore[misc]  # which is refused
 
 
 def damaged(tmp_path: Path, of: Manifest) -> dict[str, tuple[Any, str]]:

@@ -103,8 +103,8 @@ def test_snapshots_and_parts_are_made_again(store: FeatureStore, tmp_path: Path)
         assert again.manifest["sources"] == first.manifest["sources"]
     for number, made in enumerate((1, 0)):
         words = {"part_rows": 1, "sources_as_in": first}
-        of_keys = store.snapshot_parts(tmp_path / "keys", of, at=at, **words)  # type: ignore[arg-type]
-        of_spine = store.historical_parts(tmp_path / "set", tmp_path / "_spine.parquet", of, **words)  # type: ignore[arg-type]
+        of_keys = store.snapshot_parts(tmp_path / "keys", of, at=at, **words)  # type: ignore[arg-type]  # words of several types
+        of_spine = store.historical_parts(tmp_path / "set", tmp_path / "_spine.parquet", of, **words)  # type: ignore[arg-type]  # words of several types
         for written in (of_keys, of_spine):
             assert written.made == made
             assert written.manifest["sources"] == first.manifest["sources"]

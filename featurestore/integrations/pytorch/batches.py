@@ -171,7 +171,7 @@ class Shuffle:
     rows: int
 
 
-class TrainingBatches(IterableDataset):  # type: ignore[misc]
+class TrainingBatches(IterableDataset):  # type: ignore[misc]  # the base class has no types
     """One part of a training set as batches: (features, label), or features alone where there is no label.
 
     Each row comes once, whatever the ranks and workers. Every rank has equally many batches, of sizes that differ by one row at most

@@ -285,7 +285,7 @@ def open_tfrecord(path: str | Path, *, store: FeatureStore | StorePath | None = 
         files = [RecordFile(**file) for file in said["files"]]
         columns = tuple(WrittenColumn(**column) for column in said["columns"])
         types = {one.name: None if one.type is None else parse_type(one.type) for one in columns}
-        compression: Literal["", "GZIP"] = {None: "", "gzip": "GZIP"}[said["compression"]]  # type: ignore[assignment]
+        compression: Literal["", "GZIP"] = {None: "", "gzip": "GZIP"}[said["compression"]]  # type: ignore[assignment]  # one of the two that are known
         paths = [target.parent / Path(file.name).name for file in files]
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{manifest.origin} is damaged, or was changed by hand: {shown(str(error))}") from None

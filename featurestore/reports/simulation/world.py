@@ -119,7 +119,7 @@ class World:
         for path, seen in files if source.arrives else ():
             status = path.stat()
             sighting = Sighting(path.name, status.st_size, status.st_mtime_ns)
-            self.store.offline.arrivals.see(source.name, lambda sighting=sighting: [sighting], now=seen)  # type: ignore[misc]
+            self.store.offline.arrivals.see(source.name, lambda sighting=sighting: [sighting], now=seen)  # type: ignore[misc]  # mypy infers no type of a lambda with defaults
 
     def close(self) -> None:
         """Close the store and remove the folder; idempotent."""

@@ -135,7 +135,7 @@ class PostgreSQLLog(Log):
                     self._database.mark(transaction)
                 found = transaction.execute("SELECT id FROM push_logs WHERE name = ?", (self._called,)).fetchone()
                 if found is None:
-                    (number,) = transaction.execute("SELECT coalesce(max(id), 0) + 1 FROM push_logs").fetchone()  # type: ignore[misc]
+                    (number,) = transaction.execute("SELECT coalesce(max(id), 0) + 1 FROM push_logs").fetchone()  # type: ignore[misc]  # a statement that always gives a row
                     row = (number, self._called, columns.serialize().to_pybytes(), NEVER, NEVER)
                     transaction.execute("INSERT INTO push_logs VALUES (?, ?, ?, ?, ?)", row)
                     transaction.execute(
@@ -295,7 +295,7 @@ class PostgreSQLLog(Log):
         there = "SELECT to_regclass('push_positions') IS NOT NULL"
         with self._database.failing(), ExitStack() as stack:
             at = self._mine().connection if self._holds() else stack.enter_context(self._reading())
-            self._has_positions = self._has_positions or bool(at.execute(there).fetchone()[0])  # type: ignore[index]
+            self._has_positions = self._has_positions or bool(at.execute(there).fetchone()[0])  # type: ignore[index]  # a statement that always gives a row
             return dict(at.execute(look, (self._id,)).fetchall()) if self._has_positions else {}
 
     def _roll(self, held: _Held) -> None:
@@ -390,7 +390,7 @@ class PostgreSQLLog(Log):
         """Bytes of the rows as they lie in the database."""
         look = "SELECT coalesce(sum(coalesce(octet_length(data), size)), 0)::bigint FROM push_segments WHERE log = ?"
         with self._reading() as transaction:
-            (found,) = transaction.execute(look, (self._id,)).fetchone()  # type: ignore[misc]
+            (found,) = transaction.execute(look, (self._id,)).fetchone()  # type: ignore[misc]  # a statement that always gives a row
             return int(found)
 
     def read(self, after: int | None = None, upto: int | None = None) -> pa.Table:
