@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -29,9 +29,27 @@ def ask(question: str, *, otherwise: str) -> None:
         raise typer.Exit(1)
 
 
-def ask_for_all(ids: Sequence[int], noun: str, verb: str, where: str, *, otherwise: str) -> None:
-    """`ask` where nobody said which of several are meant. noun: what one is called; verb: what is done with them."""
-    count = len(ids)
+def chosen_or_all(
+    ids: Sequence[int] | None,
+    all_ids: Callable[[], Sequence[int]],
+    noun: str,
+    verb: str,
+    where: str,
+    *,
+    yes: bool,
+    otherwise: str,
+) -> Sequence[int] | None:
+    """Those of several rows or messages that were named; where none was, `ask` about all that are there now, but with --yes: None.
+
+    noun: what one is called; verb: what is done with them.
+    """
+    if ids or yes:
+        return ids or None
+    found = all_ids()
+    if not found:
+        return found
+    count = len(found)
     which = f"the one {noun}" if count == 1 else f"all {count:,} {plural(count, noun)}"
     them = plural(count, "it", "them")
     ask(f"{verb} {which} {where}, without pushing {them}? Nothing brings {them} back.", otherwise=otherwise)
+    return found

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import logging
-import signal
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from featurestore.cli.application import AsJson, add_to, opened, place_of
-from featurestore.cli.asking import MOST_ASKED, Yes, ask_for_all
+from featurestore.cli.application import AsJson, add_to, opened
+from featurestore.cli.asking import MOST_ASKED, Yes, chosen_or_all
+from featurestore.cli.following import until_terminated
 from featurestore.cli.output import print_json, print_table
 from featurestore.cli.replayed import print_replayed
-from featurestore.cli.streams import log_to_stderr, outlive_output
 from featurestore.clock import to_datetime
 from featurestore.plurals import plural
 
@@ -55,26 +52,8 @@ def consume(
 
     Example: featurestore consume --until-end
     """
-    from featurestore.config import load_config
-
-    stop = Event()
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        stop.set()
-
-    place = place_of(context)
-    before = signal.signal(signal.SIGTERM, end)
-    lines = load_config(place.repo, place.env).server.log_format
-    log_to_stderr(logging.WARNING if quiet else logging.INFO, as_json=lines == "json")
-    outlive_output()
-    try:
-        with opened(context) as store:
-            done = store.consume(
-                stop, sources=sources, until_end=until_end, skip_lost=skip_lost, begin_again=begin_again
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with until_terminated(context, quiet=quiet) as stop, opened(context) as store:
+        done = store.consume(stop, sources=sources, until_end=until_end, skip_lost=skip_lost, begin_again=begin_again)
     if as_json:
         print_json({name: one._asdict() for name, one in done.items()})
     elif done:
@@ -146,11 +125,10 @@ def _discard(context: typer.Context, source: Source, ids: Ids = None, yes: Yes =
     Example: featurestore poison discard swipes --yes
     """
     with opened(context) as store:
-        chosen = ids or None
-        if chosen is None and not yes:
-            chosen = [message.id for message in store.poison(source, most=MOST_ASKED)]
-            if chosen:
-                ask_for_all(chosen, "message", "Forget", f"of {source} kept aside", otherwise="Nothing was forgotten")
+        chosen = chosen_or_all(
+            ids, lambda: [message.id for message in store.poison(source, most=MOST_ASKED)],
+            "message", "Forget", f"of {source} kept aside", yes=yes, otherwise="Nothing was forgotten",
+        )  # fmt: skip
         count = store.discard_poison(source, chosen)
     typer.echo(f"{count} {plural(count, 'message')} forgotten")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from featurestore.cli.application import AsJson, add_to, opened
-from featurestore.cli.asking import MOST_ASKED, Yes, ask_for_all
+from featurestore.cli.asking import MOST_ASKED, Yes, chosen_or_all
 from featurestore.cli.output import print_found, print_json, print_table
 from featurestore.cli.replayed import print_replayed
 from featurestore.plurals import plural
@@ -83,11 +83,10 @@ def _discard(context: typer.Context, source: Source, ids: Ids = None, yes: Yes =
     Example: featurestore quarantine discard swipes --yes
     """
     with opened(context) as store:
-        chosen = ids or None
-        if chosen is None and not yes:
-            chosen = [row.id for row in store.quarantined_rows(source, most=MOST_ASKED) if row.id is not None]
-            if chosen:
-                ask_for_all(chosen, "row", "Erase", f"of {source} in quarantine", otherwise="Nothing was erased")
+        chosen = chosen_or_all(
+            ids, lambda: [row.id for row in store.quarantined_rows(source, most=MOST_ASKED) if row.id is not None],
+            "row", "Erase", f"of {source} in quarantine", yes=yes, otherwise="Nothing was erased",
+        )  # fmt: skip
         count = store.discard_quarantined(source, chosen)
     typer.echo(f"{count} {plural(count, 'row')} erased")
 

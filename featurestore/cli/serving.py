@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from featurestore.cli.application import FOUND, AsJson, At, Estimated, next_step, opened, place_of
+from featurestore.cli.following import until_terminated
 from featurestore.cli.output import print_found, print_json, print_report
-from featurestore.cli.streams import log_to_stderr, outlive_output
+from featurestore.cli.streams import outlive_output
 from featurestore.cli.values import json_row, one_or_all, past
 from featurestore.elsewhere import BY_PLACE, elsewhere
 from featurestore.errors import NotMaterializedError, OnlineStoreError, RequestError
@@ -89,24 +87,8 @@ def materialize(  # noqa: PLR0913, PLR0917 - each is an option
 
 def _follow(context: typer.Context, views: list[str] | None, *, every: str, quiet: bool) -> None:
     """Materialize what becomes due until SIGTERM, and log that on stderr; a second SIGTERM ends it at once."""
-    from featurestore.config import load_config
-
-    stop = Event()
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        stop.set()
-
-    place = place_of(context)
-    before = signal.signal(signal.SIGTERM, end)
-    as_json = load_config(place.repo, place.env).server.log_format == "json"
-    log_to_stderr(logging.WARNING if quiet else logging.INFO, as_json=as_json)
-    outlive_output()
-    try:
-        with opened(context) as store:
-            store.follow(stop, views=views, every=every)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with until_terminated(context, quiet=quiet) as stop, opened(context) as store:
+        store.follow(stop, views=views, every=every)
 
 
 def verify(

@@ -71,11 +71,11 @@ def attempt(path: Path, *, doing: str) -> Iterator[bool]:
     try:
         held = _open(path) if taken(turn) else None
         try:
-            alone = held is not None and taken(held)
-            if held is not None and alone:
+            has_both = held is not None and taken(held)
+            if held is not None and has_both:
                 _sign(held, doing)
             _give(turn)
-            yield alone
+            yield has_both
         finally:
             if held is not None:
                 close(held)
@@ -118,6 +118,16 @@ def _holder(path: Path) -> str:
         )
     except (OSError, ValueError, KeyError, TypeError):
         return "its file does not say who holds it"
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock of a path, for which nobody waits; the kernel takes it back from one that dies."""
+    held = _open(path)
+    try:
+        yield taken(held)
+    finally:
+        close(held)
 
 
 def taken(descriptor: int) -> bool:

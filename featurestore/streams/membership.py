@@ -82,8 +82,7 @@ class Membership:
         """Say what one reads, and be told what one is to read of all partitions. OnlineStoreError."""
         every = sorted(partitions)
         for _ in range(ATTEMPTS):
-            now, (held,) = self._store.get([self._key])
-            others = [one for one in signed_up(held, now) if one.alive and one.token != self.token]
+            now, held, others = self._others()
             if self._put(held, [*others, self._me(now, reports)]):
                 return self._assigned(every, others, reports, now)
         raise OnlineStoreError("So many consumers sign up at once that this one could not; it tries again.")
@@ -92,12 +91,16 @@ class Membership:
         """Sign up no more: others read the partitions from now on. What is said last of them stays until others have more to say."""
         try:
             for _ in range(ATTEMPTS):
-                now, (held,) = self._store.get([self._key])
-                others = [one for one in signed_up(held, now) if one.alive and one.token != self.token]
+                _, held, others = self._others()
                 if self._put(held, [*others, SignedUp(self.token, Holder.this(self.token, 0), reports, alive=False)]):
                     return
         finally:
             HELD.discard(self.token)
+
+    def _others(self) -> tuple[int, bytes | None, list[SignedUp]]:
+        """The time (µs), what the key holds, and who else has signed up and is alive."""
+        now, (held,) = self._store.get([self._key])
+        return now, held, [one for one in signed_up(held, now) if one.alive and one.token != self.token]
 
     def _me(self, now: int, reports: Mapping[int, PartitionReport]) -> SignedUp:
         return SignedUp(self.token, Holder.this(self.token, now + LEASE_US), reports, alive=True)

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from featurestore import Entity, FeatureService, FeatureStore, FeatureView, ParquetSource
+from featurestore.durable.lock import alone
 from featurestore.errors import LogBusyError
 from featurestore.serving.log.erasure import erase_served
-from featurestore.serving.log.upkeep import alone
+from featurestore.serving.log.upkeep import UPKEEP
 from featurestore.types import Int64
 
 THINGS = range(64)
@@ -76,7 +77,7 @@ def test_rows_are_not_erased_beside_whoever_looks_after_the_log(shop: Callable[[
         logged(store)
         store._project.serving_log.flush()
         folder = store.config.serving_log.folder
-        with alone(folder) as is_alone:
+        with alone(folder / UPKEEP) as is_alone:
             assert is_alone
             with pytest.raises(LogBusyError, match=r"has been looked after for more than 0.1 s; try again"):
                 erase_served(folder, lambda name, fingerprint: [], wait_seconds=0.1)

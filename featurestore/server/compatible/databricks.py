@@ -14,7 +14,7 @@ import orjson
 
 from featurestore.plurals import plural
 from featurestore.server.bodies import AskedLookup
-from featurestore.server.compatible.routes import CompatibleRoute, Platform
+from featurestore.server.compatible.routes import CompatibleRoute, Platform, worded
 from featurestore.server.compatible.values import check_rows, column_types, json_columns, read_object, shown_names
 from featurestore.server.compatible.written_views import check_named
 from featurestore.server.hot_routes import JSON, HotCall, HotRoutes, LookupForm
@@ -56,12 +56,9 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
 
 
 def _problem(answer: HttpAnswer, _: Exception) -> HttpAnswer:
-    told = orjson.loads(answer.pieces[0])
-    status = 400 if answer.status == 422 else answer.status
-    code = CODES.get(answer.status, "INTERNAL_ERROR" if status >= 500 else CODES[400])
-    return answer._replace(
-        status=status, media_type=JSON, pieces=[orjson.dumps({"error_code": code, "message": told["detail"]})]
-    )
+    status, code, detail = worded(answer, CODES, "INTERNAL_ERROR")
+    told = {"error_code": code, "message": detail}
+    return answer._replace(status=status, media_type=JSON, pieces=[orjson.dumps(told)])
 
 
 def _read(name: str, body: bytes, config: ServerConfig) -> AskedLookup:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import NamedTuple
 
+import orjson
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Scope
 
@@ -27,6 +28,14 @@ class Platform(NamedTuple):
     """A request's headers, with a key where ours is."""
     types: Container[bytes] = ()
     """Names of JSON that its clients use, beside application/json."""
+
+
+def worded(answer: HttpAnswer, codes: Mapping[int, str], otherwise: str) -> tuple[int, str, str]:
+    """The status of a problem of ours, a platform's word for it, and what is wrong. codes: by status the platform's words, of which that
+    of 400 is for all others below 500, and `otherwise` for those above."""
+    status = 400 if answer.status == 422 else answer.status
+    word = codes.get(answer.status, otherwise if status >= 500 else codes[400])
+    return status, word, orjson.loads(answer.pieces[0])["detail"]
 
 
 class CompatibleRoute(NamedTuple):

@@ -15,7 +15,7 @@ import orjson
 from featurestore.errors import NotFoundError
 from featurestore.number_texts import whole_of
 from featurestore.server.bodies import AskedLookup
-from featurestore.server.compatible.routes import CompatibleRoute, Platform
+from featurestore.server.compatible.routes import CompatibleRoute, Platform, worded
 from featurestore.server.compatible.values import (
     check_pushed_rows,
     column_types,
@@ -81,9 +81,7 @@ def routes(hot: HotRoutes) -> list[CompatibleRoute]:
 
 
 def _problem(answer: HttpAnswer, _: Exception) -> HttpAnswer:
-    detail = orjson.loads(answer.pieces[0])["detail"]
-    status = 400 if answer.status == 422 else answer.status
-    code = CODES.get(answer.status, "INTERNAL" if status >= 500 else CODES[400])
+    status, code, detail = worded(answer, CODES, "INTERNAL")
     told = {"error": {"code": status, "message": detail, "status": code}}
     return answer._replace(status=status, media_type=JSON, pieces=[orjson.dumps(told)])
 

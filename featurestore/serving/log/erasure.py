@@ -10,10 +10,11 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from featurestore.durable.lock import alone
 from featurestore.durable.own_folder import own_folder
 from featurestore.errors import LogBusyError
 from featurestore.lazy import pa, pc, pq
@@ -29,8 +30,8 @@ from featurestore.serving.log.segments import (
     merged_name,
     replaced_by,
 )
-from featurestore.serving.log.shipping import ShippedLog, Version, local_versions, shipping_alone
-from featurestore.serving.log.upkeep import alone
+from featurestore.serving.log.shipping import SHIPPING, ShippedLog, Version, local_versions
+from featurestore.serving.log.upkeep import UPKEEP
 
 LOOK_SECONDS = 0.05
 
@@ -57,7 +58,7 @@ def erase_served(
             return 0
         own_folder(folder)
     erased = 0
-    with _alone(folder, alone, wait_seconds), _alone(folder, shipping_alone, wait_seconds):
+    with _alone(folder, UPKEEP, wait_seconds), _alone(folder, SHIPPING, wait_seconds):
         for version, columns, names in _versions(folder, wanted, there):
             log = _VersionLog(folder.joinpath(*version), version, names, there)
             for file in log.live():
@@ -74,10 +75,10 @@ def erase_served(
 
 
 @contextmanager
-def _alone(folder: Path, lock: Callable[[Path], AbstractContextManager[bool]], wait_seconds: float) -> Iterator[None]:
+def _alone(folder: Path, lock: str, wait_seconds: float) -> Iterator[None]:
     deadline = time.monotonic() + wait_seconds
     while True:
-        with lock(folder) as is_alone:
+        with alone(folder / lock) as is_alone:
             if is_alone:
                 yield
                 return

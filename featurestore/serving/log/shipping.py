@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from featurestore.durable.forks import closed_in_child, mutex, renewed_in_child
-from featurestore.durable.lock import close, taken
+from featurestore.durable.forks import mutex, renewed_in_child
+from featurestore.durable.lock import alone
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.serving.log.segments import HOUR_US, NAME, ServedSegment, is_sound, listed, replaced_by, replaced_in
-from featurestore.serving.log.upkeep import SETTLED_US, Limits, alone, delete
+from featurestore.serving.log.upkeep import SETTLED_US, UPKEEP, Limits, delete
 from featurestore.sources import object_stores
 
 Version = tuple[str, str]
 """A service and its fingerprint."""
+
+SHIPPING = ".shipping"
+"""The file in the log's folder whose lock is held by the process that ships or erases."""
 
 MAX_LISTINGS = 3
 """How often a store is listed where a file of it goes away meanwhile."""
@@ -208,16 +211,6 @@ def local_versions(folder: Path) -> set[Version]:
     return {(path.parent.name, path.name) for path in folder.glob("*/*/") if path.is_dir()}
 
 
-@contextmanager
-def shipping_alone(folder: Path) -> Iterator[bool]:
-    """Whether this process alone ships or erases, by a lock that the kernel takes back from one that dies."""
-    lock = closed_in_child(os.open(folder / ".shipping", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
-    try:
-        yield taken(lock)
-    finally:
-        close(lock)
-
-
 def ship(
     folder: Path, there: ShippedLog, limits: Limits, *, now: int, between: Callable[[], None] = lambda: None
 ) -> Shipped | None:
@@ -226,7 +219,7 @@ def ship(
     the next time."""
     if not folder.is_dir():
         return Shipped()
-    with shipping_alone(folder) as is_alone:
+    with alone(folder / SHIPPING) as is_alone:
         if not is_alone:
             return None
         known, count = there.listing(), 0
@@ -275,7 +268,7 @@ def _size(path: Path) -> int | None:
 def _delete_replaced(folder: Path, there: ShippedLog, known: Mapping[Version, Mapping[str, int]]) -> None:
     """Delete files here that a file there takes the place of, as where another machine erased rows of them: they count no more, and
     would never be shipped."""
-    with alone(folder) as is_alone:
+    with alone(folder / UPKEEP) as is_alone:
         for version in local_versions(folder) if is_alone else ():
             files = listed(folder.joinpath(*version))
             names = known.get(version, {})
@@ -286,7 +279,7 @@ def _delete_replaced(folder: Path, there: ShippedLog, known: Mapping[Version, Ma
 def _delete_shipped(folder: Path, known: Mapping[Version, Mapping[str, int]], limits: Limits, now: int) -> Shipped:
     """Delete files here that are there, of the same size: those that are too old, and then the oldest, until all take no more than
     they may."""
-    with alone(folder) as is_alone:
+    with alone(folder / UPKEEP) as is_alone:
         if not is_alone:
             return Shipped()
         files = [file for version in local_versions(folder) for file in listed(folder.joinpath(*version))]

@@ -10,17 +10,15 @@ nothing. One process at a time does this.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from featurestore.clock import instant_of
-from featurestore.durable.forks import closed_in_child
-from featurestore.durable.lock import close, taken
+from featurestore.durable.lock import alone
 from featurestore.lazy import pa, pc, pq
 from featurestore.serving.log.process_counts import fold_ended
 from featurestore.serving.log.segments import (
@@ -48,6 +46,9 @@ ROW_GROUP_ROWS = 1 << 17
 """Rows of a row group of a merged file at least, but for the last."""
 
 TIME = "time"
+
+UPKEEP = ".upkeep"
+"""The file in the log's folder whose lock is held by the process that merges and deletes."""
 
 Between = Callable[[], None]
 
@@ -84,7 +85,7 @@ def keep_up(
     """
     if not folder.is_dir():
         return Upkeep()
-    with alone(folder) as is_alone:
+    with alone(folder / UPKEEP) as is_alone:
         if not is_alone:
             return None
         done = Upkeep()
@@ -99,16 +100,6 @@ def keep_up(
             done += _fit(folder, limits.max_bytes)
         fold_ended(folder)
         return done
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[bool]:
-    """Whether this process has the lock, which the kernel takes back from one that dies."""
-    lock = closed_in_child(os.open(folder / ".upkeep", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
-    try:
-        yield taken(lock)
-    finally:
-        close(lock)
 
 
 def _clean(version: Path, grace: float) -> Upkeep:
