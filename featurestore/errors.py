@@ -88,7 +88,7 @@ class FeatureStoreError(Exception):
 
 
 class DeclarationError(FeatureStoreError, ValueError):
-    """A definition is wrong. problem: what is; place: the file and line that declared it, with which the message ends, and
+    """A definition is wrong. problem: what is wrong with it; place: the file and line that declared it, with which the message ends, and
     "" where no file of the user's did."""
 
     def __init__(self, problem: str, place: str = "") -> None:
@@ -325,7 +325,7 @@ NOT_APPLIED_YET = "It is declared, and not applied yet: run featurestore apply."
 
 
 def apply_first(name: str, declared: Container[str]) -> str:
-    """What an error about a name that nobody applied goes on with, where the definitions at hand have it."""
+    """The end of an error about a name that was never applied, if the definitions at hand have it."""
     return f" {NOT_APPLIED_YET}" if name in declared else ""
 
 

@@ -191,7 +191,7 @@ class FeatureStore(BoundToProcess):
         self, definitions: Iterable[Any] | None = None, *, accept_types: bool = False, keep: bool = False,
         retire: str | Sequence[str] = (),
     ) -> Plan:  # fmt: skip
-        """What `apply` would do, and what its rules cost; nothing is written.
+        """The steps that `apply` would take, with warnings about what the declared options cost; nothing is written.
 
         definitions: only these (with what they refer to), removing nothing; by default all of the repository.
         accept_types: take a source column's changed type as a change instead of an error. keep: the service versions that
@@ -233,21 +233,20 @@ class FeatureStore(BoundToProcess):
         return remove_copies(chosen, self.offline) if remove else optimize(chosen, self.offline)
 
     def sorted_copies(self) -> list[Optimized]:
-        """What `optimize` has copied of sources that applied views read, compared with the files that are there now; of sources of which
-        nothing was copied, nothing."""
+        """The copies that `optimize` made of sources of applied views, compared with the files that are there now. A source without
+        copies is not in the list."""
         applied = self.registry.current()
         return sorted_states(map(applied.view, applied.document["views"]), self.offline)
 
     def differences(self) -> Differences:
-        """In which definitions those at hand differ from those that are applied, in anything that can change a value."""
+        """The definitions at hand that differ from the applied ones in anything that can change a value."""
         return self._project.differences()
 
     @checked
     def describe(self, name: str | None = None) -> tuple[Description, ...]:
-        """The whole meaning of what bears a name: definitions, and features as "view:feature"; without one, of all
-        definitions.
+        """The whole meaning of the definition or feature ("view:feature") of a name; without a name, of all definitions.
 
-        Those at hand go before those that are applied. Raises NotFoundError with the nearest name.
+        A definition at hand goes before an applied one of its name. Raises NotFoundError with the nearest name.
         """
         return describe_all(self._project) if name is None else describe(self._project, name)
 
@@ -394,10 +393,10 @@ class FeatureStore(BoundToProcess):
         progress: bool = True,
         stop: Event | None = None,
     ) -> list[Run]:
-        """Compute and publish what is due up to now of the applied views; what was served before stays until then.
+        """Compute and publish the values of applied views that are due by now; until they are published, the earlier ones are served.
 
-        views: only these. full: every key, not only those that may have changed, and what is served already once more, in
-        one switch. progress: a bar on a terminal, lines elsewhere. stop: once it is set, MaterializeError after the batch that is being written. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
+        views: only these. full: compute every key, not only those that may have changed, the instant that is served
+        now included, and switch once. progress: a bar on a terminal, lines elsewhere. stop: once it is set, MaterializeError after the batch that is being written. Raises SourceError, MaterializeError and OnlineStoreError; the next run completes the work.
         """
         return self._runs.materialize(views, full=full, progress=progress, stop=stop)
 
@@ -409,9 +408,9 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def follow(self, stop: Event, *, views: Sequence[str] | None = None, every: str = "1m") -> None:
-        """Materialize what is due whenever it becomes due, until `stop` is set; a batch that runs then is completed.
+        """Materialize each view when it becomes due, until `stop` is set; a batch that runs then is completed.
 
-        views: only these. every: how often views are looked after that no schedule tells of: continuous ones. Of all
+        views: only these. every: how often to materialize continuous views, which have no schedule. Of all
         processes that follow the same views one works, and another takes its place when it ends or dies. What is applied
         meanwhile is taken up. Where a view fails, the others go on, and it is tried again, after ever longer pauses: that is
         logged, and in the trail of activity. Raises NotFoundError, at once, where one of `views` was never applied.
@@ -420,7 +419,7 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def verify(self, views: Sequence[str] | None = None, *, repair: bool = False) -> Verification:
-        """What is online, compared with what offline data say it has to be: every key and byte of each view with values.
+        """Compare the online store with the offline data: every key, byte by byte, of each view with values online.
 
         views: only these. repair: write all of a view again where it is not so. Raises SourceError, MaterializeError,
         LogError and OnlineStoreError.
@@ -491,7 +490,7 @@ class FeatureStore(BoundToProcess):
         return KeptAside(self._stream_project(), source).discard(ids)
 
     def quarantine(self) -> Quarantine:
-        """What is expected of the rows of every applied view and push source, and how many rows do not meet it now.
+        """The expectations of every applied view and push source, and how many rows fail them now.
 
         Raises SourceError and LogError.
         """
@@ -499,7 +498,7 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def quarantined_rows(self, name: str, *, most: int = 1_000) -> list[QuarantinedRow]:
-        """The rows of a view's files that do not meet what is expected of them, or those of a push source that are kept aside.
+        """The rows of a view's files that fail its expectations, or the rows of a push source that are kept aside.
 
         most: so many at most. Raises NotFoundError, SourceError and LogError.
         """
@@ -507,7 +506,7 @@ class FeatureStore(BoundToProcess):
 
     @checked
     def replay_quarantined(self, source: str, ids: Sequence[int] | None = None) -> dict[int, Pushed | PushError]:
-        """Push rows again that are kept aside and meet by now what is expected; what became of each, by its id.
+        """Push rows again that are kept aside and pass the expectations by now; returns the answer for each, by its id.
 
         ids: only these; by default all. One that is taken is kept aside no more. Raises NotFoundError, PushError, LogError and OnlineStoreError.
         """
@@ -610,15 +609,15 @@ class FeatureStore(BoundToProcess):
         """Merge the serving log's past hours, ship them where that is said, and delete what is too old or too much, beside readers
         and writers.
 
-        What was done; None where another process is at it. Processes that log do so themselves every few minutes. Raises LogError where
+        Returns what was done, or None while another process does it. Processes that log do so themselves every few minutes. Raises LogError where
         files cannot be shipped.
         """
         return self._project.serving_log.keep_up()
 
     @checked
     def backup(self, to: str | Path) -> Path:
-        """Copy what nobody can make anew into a folder, or a file whose name ends in .tar, that is not there yet, while
-        everything runs; returns its path. The command `featurestore restore` puts it back. Raises BackupError, LogError and
+        """Copy all of the project that cannot be computed again (registry, logs, journals) into a new folder, or a new file
+        whose name ends in .tar, while everything runs; returns its path. The command `featurestore restore` puts it back. Raises BackupError, LogError and
         RegistryError.
         """
         if not isinstance(to, (str, Path)) or not str(to):
@@ -636,7 +635,7 @@ class FeatureStore(BoundToProcess):
         return load_manifest(given)
 
     def check_manifest(self, given: Any) -> ManifestCheck:
-        """A manifest (or what `load_manifest` takes) compared with what is applied, at hand and served."""
+        """Compare a manifest (or anything that `load_manifest` takes) with the definitions applied, at hand and served."""
         return check_manifest(load_manifest(given), self._project)
 
     def unfilled(self, features: Any, fingerprint: str | None = None) -> list[str]:
@@ -857,19 +856,18 @@ class FeatureStore(BoundToProcess):
         return self._project.serving.behind()
 
     def without_registry(self) -> list[str] | None:
-        """Where the registry does not answer, and lookups go on with what is loaded: the views of that without values online.
-        None where it answers, or nothing is loaded."""
+        """While the registry does not answer, and lookups go on with the loaded services: the views of these without values online.
+        None while it answers, or while nothing is loaded."""
         return self._project.serving.without_registry()
 
     def status(self) -> list[ViewStatus]:
-        """How far each applied view has come online, and each that a kept service reads; what lies in the logs of pushes.
+        """How far online each applied view is, and each view that a kept service reads; and the state of their push logs.
 
-        Where the online store cannot be read, what is known without it: then the state of each is "unknown", and
-        `unavailable` says why."""
+        While the online store cannot be read, the state of each view is "unknown", and `unavailable` says why."""
         return status_of(self._project)
 
     def leader(self) -> str | None:
-        """The process that follows all views, as "process 17 on jobs-1"; None where none does."""
+        """The process that follows all views, as "process 17 on jobs-1"; None if no process does."""
         now, (held,) = self.online.get([leader_key(self.config.project)])
         leads = alive_holder(held, now)
         return None if leads is None else str(leads)

@@ -149,7 +149,7 @@ class FeatureType:
 
     @property
     def wire(self) -> str | None:
-        """The `struct` code of one value, or None where values differ in length."""
+        """The `struct` code of one value, or None for types whose values differ in length."""
         return f"{4 * (self.length or 0)}s" if self.kind == "Embedding" else TABLE[self.kind].wire
 
     @property

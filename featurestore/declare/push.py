@@ -97,7 +97,7 @@ class PushSource(Source):
 
     @property
     def cutover_instant(self) -> int | None:
-        """µs until when the history counts; None where there is none."""
+        """The instant (µs) up to which rows of the history count; None for a source without a history."""
         return None if self.cutover is None else instant_of(self.cutover)
 
     def is_open(self, now: int) -> bool:

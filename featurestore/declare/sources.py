@@ -240,7 +240,7 @@ def said_paths(value: object, *, remote: bool = False) -> object:
 
 
 def no_path(text: str, *, remote: bool = False) -> str | None:
-    """Why a text is no path of a file that can be read; None where it is one. remote: files in object stores are read too."""
+    """The reason why a text is no path of a file that can be read; None if it is one. remote: files in object stores are read too."""
     if not text:
         return "must not be empty"
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{0,2}", text)

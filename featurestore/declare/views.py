@@ -145,7 +145,7 @@ class FeatureView(Declaration):
             )
 
     def said(self, option: str) -> Any:
-        """What the view says for an option about time, or else its source; None where neither does."""
+        """The value of an option about time: the view's, or else its source's; None if neither has one."""
         own = getattr(self, option)
         return own if own is not None else getattr(self.source, option)
 

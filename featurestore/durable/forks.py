@@ -20,7 +20,7 @@ class Renewed(Protocol):
     """What begins anew in a child."""
 
     def renew(self) -> None:
-        """Forget what is the parent's."""
+        """Forget the locks, handles and threads of the parent process."""
 
 
 def mutex() -> threading.Lock:

@@ -189,7 +189,7 @@ class Registry(BoundToProcess):
         return int(rows[0][0]) if rows else 0
 
     def state(self) -> RegistryState:
-        """The newest version's number, what is left to be freed and what is kept, in one cheap reading."""
+        """The newest version's number, the leftovers to free and the kept services, in one cheap reading."""
         rows = self._read(
             "SELECT 0, '', '', coalesce(max(number), 0), 0 FROM versions UNION ALL "
             "SELECT 1, view, fingerprint, 0, 0 FROM leftovers UNION ALL "
@@ -247,7 +247,7 @@ class Registry(BoundToProcess):
         return tuple(KeptVersion(*row) for row in self._read(sql))
 
     def find_service(self, name: str, fingerprint: str) -> Version | None:
-        """The newest version in which the service had this fingerprint; None where none had."""
+        """The newest version in which the service had this fingerprint; None if no version did."""
         sql = "SELECT max(version) FROM services WHERE name = ? AND fingerprint = ?"
         rows = self._read(sql, name, fingerprint)
         if not rows or rows[0][0] is None:

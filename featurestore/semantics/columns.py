@@ -98,7 +98,7 @@ def said_type(raw: str | None) -> str:
 
 
 def type_of_column(raw: str) -> FeatureType | None:
-    """The type whose values a DuckDB column of type `raw` holds exactly; None where there is none."""
+    """The type whose values a DuckDB column of type `raw` holds exactly; None if no type does."""
     if raw in SIMPLE:
         return SIMPLE[raw]
     if raw in NAIVE or raw in ZONED:
@@ -116,7 +116,7 @@ def type_of_column(raw: str) -> FeatureType | None:
 
 
 def type_of_arrow(arrow: pa.DataType) -> FeatureType | None:
-    """The type whose values an Arrow column holds exactly; None where there is none."""
+    """The type whose values an Arrow column holds exactly; None if no type does."""
     if pa.types.is_timestamp(arrow):
         return Timestamp
     if pa.types.is_decimal128(arrow):

@@ -111,7 +111,7 @@ def load_manifest(given: Any) -> Manifest:
 
 
 def manifest_in(given: Path | str | pa.Table) -> Manifest | None:
-    """The manifest of a Parquet file, in it or beside it, or of an Arrow table; None where it has none. given: a path, a URL in an
+    """The manifest of a Parquet file, in it or beside it, or of an Arrow table; None if it has none. given: a path, a URL in an
     object store as text, or a table. Raises ManifestError of what cannot be read."""
     if isinstance(given, pa.Table):
         return _stamped(given.schema, "an Arrow table")
