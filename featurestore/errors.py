@@ -163,8 +163,8 @@ class OnDemandError(FeatureStoreError):
 class FingerprintError(FeatureStoreError):
     """The definitions that were asked for are not the ones at hand.
 
-    changes: what differs between them, as (field, what was asked for, what is applied), text or None where the field is
-    not there; empty where it is not known. The message shows them too.
+    changes: what differs between them, as (field, what was asked for, what is applied), text, or None for a field that is not there;
+    empty if unknown. The message shows them too.
     """
 
     def __init__(self, message: str, *, changes: Iterable[tuple[str, str | None, str | None]] = ()) -> None:
@@ -261,8 +261,8 @@ class BrokerUnavailableError(BrokerError):
 
 
 class MessagesLostError(BrokerError):
-    """Messages after the last that was read are gone. partition, place: from where reading can go on; lost: how many are gone,
-    None where nobody can tell."""
+    """Messages after the last that was read are gone. partition, place: from where reading can go on; lost: how many are gone, None if
+    unknown."""
 
     def __init__(self, message: str, *, partition: int, place: str, lost: int | None) -> None:
         super().__init__(message)

@@ -51,8 +51,8 @@ class _Opened(NamedTuple):
 
 
 class Project:
-    """What every verb works on; safe to use from several threads. catalog: the definitions at hand. before: what is to
-    stand before the online store."""
+    """What every verb works on; safe to use from several threads. catalog: the definitions at hand. before: makes the store that stands
+    before the online store."""
 
     def __init__(
         self, config: Config, catalog: Catalog, clock: Clock | None,
@@ -250,13 +250,13 @@ class Project:
 
     def applied(self, names: Sequence[str] | None = None) -> list[ResolvedView]:
         """The applied views (only those named), and those of kept services, over their sources as they are now."""
-        current, held = self.registry.current(), [held.view for held in held_views(self.registry)]
-        return applied_views(current, self.catalog, self.offline, names=names, held=held)
+        current, kept = self.registry.current(), [held.view for held in held_views(self.registry)]
+        return applied_views(current, self.catalog, self.offline, names=names, kept=kept)
 
     def check_applied(self, names: Sequence[str] | None) -> None:
         """NotFoundError where one of the names is that of no applied view, nor of one of a kept service."""
-        held = [held.view for held in held_views(self.registry)]
-        check_applied(self.registry.current(), self.catalog, names=names, held=held)
+        kept = [held.view for held in held_views(self.registry)]
+        check_applied(self.registry.current(), self.catalog, names=names, kept=kept)
 
     def rebound(self, applied: ResolvedView) -> ResolvedView:
         """An applied view over its source as it is now."""

@@ -85,7 +85,7 @@ class EngineAudit:
     send_bytes: int
 
     def compared(
-        self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
+        self, logged: LoggedVersion, counts: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
     ) -> bool:
         """See `AuditEngine`: versions are left to this process some of whose rows tasks cannot read, and all where the spine is more than
         goes along."""
@@ -106,7 +106,7 @@ class EngineAudit:
         if outcomes is None:
             return False
         for outcome in outcomes:
-            tally.add_counts(outcome.counts)
+            counts.add_counts(outcome.counts)
             damaged |= outcome.damaged
             if spine is not None:
                 spine.add(outcome.matched, outcome.not_trained)

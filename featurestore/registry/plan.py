@@ -56,8 +56,8 @@ def make_plan(
                 _check_types(view, current.document["views"][view.name], offline)
     versions = versions_between(registry, current.document, document, rollout or Rollout())
     steps = steps_between(
-        current.document, document, leftovers=registry.leftovers(), versions=versions.steps, held=versions.held,
-        holds=versions.holds,
+        current.document, document, leftovers=registry.leftovers(), versions=versions.steps, kept_before=versions.kept_before,
+        kept_after=versions.kept_after,
     )  # fmt: skip
     notices = [*rule_notices(views.values()), *column_notices(views.values(), offline)]
     notices += function_notices(catalog.on_demand.values(), views)

@@ -17,25 +17,25 @@ from featurestore.sources.offline import Offline
 
 def applied_views(
     version: Version, catalog: Catalog, offline: Offline, *, names: Sequence[str] | None = None,
-    held: Sequence[ResolvedView] = (),
+    kept: Sequence[ResolvedView] = (),
 ) -> list[ResolvedView]:  # fmt: skip
-    """The applied views (only those named), then those `held` beside them, over their sources as they are now.
+    """The applied views (only those named), then those `kept` beside them, over their sources as they are now.
 
     Raises NotFoundError, SourceError.
     """
-    check_applied(version, catalog, names=names, held=held)
+    check_applied(version, catalog, names=names, kept=kept)
     current = [version.view(name) for name in version.document["views"] if not names or name in names]
-    wanted = [*current, *(view for view in held if not names or view.name in names)]
+    wanted = [*current, *(view for view in kept if not names or view.name in names)]
     return [rebind(view, catalog, offline) for view in wanted]
 
 
 def check_applied(
-    version: Version, catalog: Catalog, *, names: Sequence[str] | None, held: Sequence[ResolvedView]
+    version: Version, catalog: Catalog, *, names: Sequence[str] | None, kept: Sequence[ResolvedView]
 ) -> None:
-    """NotFoundError where one of the names is that of no view that is applied or held, RequestError where they are one text."""
+    """NotFoundError where one of the names is that of no view that is applied or kept, RequestError where they are one text."""
     if isinstance(names, str):
         raise RequestError(f"views is a list of names, and not {names!r}; [{names!r}] is one of one view")
-    known = {*version.document["views"], *(view.name for view in held)}
+    known = {*version.document["views"], *(view.name for view in kept)}
     for name in names or ():
         if name not in known:
             hint = apply_first(name, catalog.views) + did_you_mean(name, known)

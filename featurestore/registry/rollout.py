@@ -48,12 +48,12 @@ class HeldView(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """The steps of versions, the versions that stay kept, and the view versions that are held before and after."""
+    """The steps of versions, the versions that stay kept, and the view versions that kept service versions read before and after."""
 
     steps: tuple[VersionStep, ...]
     kept: tuple[KeptVersion, ...]
-    held: frozenset[tuple[str, str]]
-    holds: frozenset[tuple[str, str]]
+    kept_before: frozenset[tuple[str, str]]
+    kept_after: frozenset[tuple[str, str]]
 
 
 def versions_between(registry: Registry, before: Document, after: Document, rollout: Rollout) -> Versions:
@@ -67,8 +67,8 @@ def versions_between(registry: Registry, before: Document, after: Document, roll
     replaced = [version for version in current if version not in next_]
     keeps = replaced if rollout.keep else []
     stays = tuple(kept for kept in had if kept.named not in retired and kept.named not in next_)
-    holds = frozenset(view for version in [*keeps, *(kept.named for kept in stays)] for view in views[version])
-    live = holds | view_fingerprints(after).items()
+    kept_after = frozenset(view for version in [*keeps, *(kept.named for kept in stays)] for view in views[version])
+    live = kept_after | view_fingerprints(after).items()
     over = [*([] if rollout.keep else replaced), *(version for version in retired if version not in next_)]
     steps: list[VersionStep] = [
         KeepVersion(*version, code=_other_code(before, after, version.service)) for version in keeps
@@ -78,8 +78,8 @@ def versions_between(registry: Registry, before: Document, after: Document, roll
         frees = tuple(sorted(name for name, fingerprint in views[version] - live))
         rows = rollout.rows_served(*version)
         steps.append(RetireVersion(*version, successors.get(version.service), frees, rows))
-    held = frozenset(view for kept in had for view in views[kept.named])
-    return Versions(tuple(steps), stays, held, holds)
+    kept_before = frozenset(view for kept in had for view in views[kept.named])
+    return Versions(tuple(steps), stays, kept_before, kept_after)
 
 
 def _services(document: Document) -> dict[ServiceVersion, None]:

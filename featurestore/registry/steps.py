@@ -299,18 +299,18 @@ def steps_between(
     *,
     leftovers: Iterable[tuple[str, str]] = (),
     versions: Sequence[VersionStep] = (),
-    held: Iterable[tuple[str, str]] = (),
-    holds: Iterable[tuple[str, str]] = (),
+    kept_before: Iterable[tuple[str, str]] = (),
+    kept_after: Iterable[tuple[str, str]] = (),
 ) -> tuple[Step, ...]:
     """The steps from one document to another.
 
     leftovers: view versions (name, fingerprint) whose keys an earlier apply was to free and did not, because it died.
-    versions: what becomes of service versions. held, holds: the view versions that kept service versions read before,
+    versions: what becomes of service versions. kept_before, kept_after: the view versions that kept service versions read before,
     and will read then.
     """
     definitions = [step for kind in KINDS for step in _definition_steps(kind, before[kind], after[kind])]
     old, new = view_fingerprints(before), view_fingerprints(after)
-    online, live = {*old.items(), *held}, {*new.items(), *holds}
+    online, live = {*old.items(), *kept_before}, {*new.items(), *kept_after}
     refills = [
         Refill(name, fingerprint, "its definition changes" if name in old else "it is new")
         for name, fingerprint in new.items()

@@ -63,7 +63,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass
-class _Tally:
+class _LogCounts:
     """What is told of all rows together."""
 
     rows: int = 0
@@ -153,14 +153,14 @@ class FromLog:
         self.project.serving_log.flush()
 
         def blocks() -> Iterator[Block]:
-            tally = _Tally()
+            counts = _LogCounts()
             for block in frame.read_blocks():
                 check_names(block.spine.column_names, [*self.columns])
                 found = _LoggedBlock(
                     self.project, self.service, self.options, block, self.within, frame.pandas is not None
                 )
-                yield found.answered(tally)
-                tally.enter(frame.manifest, self.within)
+                yield found.answered(counts)
+                counts.enter(frame.manifest, self.within)
 
         made = replace(frame, blocks=blocks, _whole=None)
         if frame.is_answered:
@@ -169,10 +169,10 @@ class FromLog:
 
     def count(self, manifest: dict[str, Any], parts: Sequence[Mapping[str, Any]]) -> None:
         """Enter in the manifest of a frame in parts what those of its parts tell."""
-        tally = _Tally()
+        counts = _LogCounts()
         for part in parts:
-            tally.add(part[MANIFEST])
-        tally.enter(manifest, self.within)
+            counts.add(part[MANIFEST])
+        counts.enter(manifest, self.within)
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ class _LoggedBlock:
     within: int
     from_pandas: bool
 
-    def answered(self, tally: _Tally) -> Block:
+    def answered(self, counts: _LogCounts) -> Block:
         """The block with what was served."""
-        logged, places = self._read(tally)
+        logged, places = self._read(counts)
         there = np.flatnonzero(places != NOT_FOUND)
         values_from = np.where(places == NOT_FOUND, QUERY, LOG)
         features, extra = dict(self.block.features), dict(self.block.extra)
@@ -201,9 +201,9 @@ class _LoggedBlock:
                 features[column.name] = _put(features[column.name], served, there)
             if self.options.with_status:
                 self._statuses(rows, there, extra)
-            self._compare(rows, there, tally)
-            tally.services.update(rows.rows[SERVED_BY].to_pylist())
-        tally.rows += len(there)
+            self._compare(rows, there, counts)
+            counts.services.update(rows.rows[SERVED_BY].to_pylist())
+        counts.rows += len(there)
         extra[VALUES_FROM] = pa.array(values_from, pa.string())
         return replace(self.block, features=features, extra=extra)
 
@@ -218,13 +218,13 @@ class _LoggedBlock:
 
     # --- which logged row answers which row of the spine ----------------------------------------
 
-    def _read(self, tally: _Tally) -> tuple[pa.Table, Ints]:
+    def _read(self, counts: _LogCounts) -> tuple[pa.Table, Ints]:
         for _ in range(MAX_READINGS - 1):
             with suppress(FileNotFoundError):  # the log's retention took a file that was listed
-                return self._matched(tally)
-        return self._matched(tally)
+                return self._matched(counts)
+        return self._matched(counts)
 
-    def _matched(self, tally: _Tally) -> tuple[pa.Table, Ints]:
+    def _matched(self, counts: _LogCounts) -> tuple[pa.Table, Ints]:
         """Logged rows, and for each row of the spine the place of the one that answers it."""
         times = self.block.instants
         places = np.full(len(times), NOT_FOUND)
@@ -235,7 +235,7 @@ class _LoggedBlock:
         wanted = schema_of(self.service).names
 
         def damaged(path: Path) -> None:
-            tally.damaged.append(str(path))
+            counts.damaged.append(str(path))
 
         for name, files in self._files(since, until):
             for rows, _ in chunks(files, since, until, damaged=damaged, columns=frozenset(wanted)):
@@ -275,29 +275,29 @@ class _LoggedBlock:
 
     # --- what training says of the same --------------------------------------------------------
 
-    def _compare(self, rows: Logged, there: Ints, tally: _Tally) -> None:
+    def _compare(self, rows: Logged, there: Ints, counts: _LogCounts) -> None:
         for part in self.service.parts:
             as_of = rows.as_of(part)
             if as_of is not None:
                 other = int(np.count_nonzero(as_of != part.view.timing.as_of(self.block.instants[there])))
-                tally.other_instants.update({part.name: other} if other else {})
+                counts.other_instants.update({part.name: other} if other else {})
         ground = Ground.of(self.project)
         for first in range(0, len(there), CHUNK_ROWS):
             piece = replace(rows, rows=rows.rows.slice(first, CHUNK_ROWS))
             for name, compared in compared_with_training(ground, piece).items():
                 if any(name == column.name for column in self.service.columns):
-                    self._count(name, piece, compared, tally)
+                    self._count(name, piece, compared, counts)
 
-    def _count(self, name: str, piece: Logged, compared: Any, tally: _Tally) -> None:
+    def _count(self, name: str, piece: Logged, compared: Any, counts: _LogCounts) -> None:
         differing = np.flatnonzero(compared.causes != "")
-        tally.compared += len(compared.causes)
-        tally.equal += len(compared.causes) - len(differing)
+        counts.compared += len(compared.causes)
+        counts.equal += len(compared.causes) - len(differing)
         if not len(differing):
             return
-        tally.differing.setdefault(name, Counter()).update(compared.causes[differing].tolist())
-        for row in differing[: max(0, EXAMPLES - len(tally.examples))].tolist():
+        counts.differing.setdefault(name, Counter()).update(compared.causes[differing].tolist())
+        for row in differing[: max(0, EXAMPLES - len(counts.examples))].tolist():
             served, trained = (scalars(side.slice(row, 1))[0] for side in (compared.served, compared.trained))
-            tally.examples.append(
+            counts.examples.append(
                 plain({
                     "feature": name, "request": piece.rows["request"][row].as_py(), "row": piece.rows["row"][row].as_py(),
                     "served": served, "trained": trained, "cause": compared.causes[row], "detail": compared.details[row],

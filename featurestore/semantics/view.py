@@ -48,8 +48,8 @@ class KeyColumn:
 class ResolvedFeature:
     """One feature: what it is made of, and the type of its values.
 
-    reads: the type as which its column is read, None where it names none. span: its window, None where the view's ttl
-    or nothing bounds it. where: the SQL condition on its rows, the view's included.
+    reads: the type as which its column is read, None if it names no column. span: its window, None if it has none (then the view's ttl
+    bounds it, if there is one). where: the SQL condition on its rows, the view's included.
     """
 
     name: str

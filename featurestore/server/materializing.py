@@ -40,7 +40,7 @@ class Materializing:
     def begin(self, views: Sequence[str], *, full: bool, who: str) -> None:
         """Begin to fill what is due of these applied views. Raises NotFoundError, and MaterializeError
         where this process is at it already."""
-        check_applied(self._store.registry.current(), self._store.catalog, names=views, held=())
+        check_applied(self._store.registry.current(), self._store.catalog, names=views, kept=())
         if not self._one.acquire(blocking=False):
             raise MaterializeError("This server materializes already; GET /v1/status tells how far it has come")
         self._thread = threading.Thread(

@@ -77,7 +77,7 @@ class AuditEngine(Protocol):
     """Where logged rows are compared that are not compared in this process."""
 
     def compared(
-        self, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
+        self, logged: LoggedVersion, counts: AuditCounts, damaged: dict[str, str], spine: SpineOfRequests | None
     ) -> bool:
         """Count what was served of a version, and files that are damaged, as `audit_files` does; False where that is for this process."""
 
@@ -87,7 +87,7 @@ def audit(project: Project, what: Audited, engine: AuditEngine | None = None) ->
     service was ever called so. engine: compares what it can; None: this process compares everything."""
     folder = project.serving_log.folder
     spine = None if what.spine is None else SpineOfRequests(_table_of_spine(what.spine))
-    tally, left_out, budgets = AuditCounts(), {}, {}
+    counts, left_out, budgets = AuditCounts(), {}, {}
     damaged: dict[str, str] = {}
     if what.service is not None:
         known = {name for version in project.registry.history() for name in version.document["services"]}
@@ -101,8 +101,8 @@ def audit(project: Project, what: Audited, engine: AuditEngine | None = None) ->
             served = None if version.fingerprint == fingerprint else project.service_version(name, fingerprint)
             budgets[name] = version.declared.skew_budget
             logged = LoggedVersion(version, served, tuple(files), what.since, what.until)
-            if engine is None or not engine.compared(logged, tally, damaged, spine):
-                audit_files(Ground.of(project), logged, tally, damaged, spine)
+            if engine is None or not engine.compared(logged, counts, damaged, spine):
+                audit_files(Ground.of(project), logged, counts, damaged, spine)
         except SpineError:
             raise
         except FileNotFoundError:  # by the log's retention; what was read of the version is counted
@@ -119,20 +119,20 @@ def audit(project: Project, what: Audited, engine: AuditEngine | None = None) ->
     unmatched = (0, 0) if spine is None else (spine.not_served, spine.not_trained)
     since, until = (None if us is None else to_datetime(us) for us in (what.since, what.until))
     return Audit(
-        tally.features(project.offline), tally.lateness(), losses(folder), left_out, budgets, *unmatched, damaged=damaged,
+        counts.features(project.offline), counts.lateness(), losses(folder), left_out, budgets, *unmatched, damaged=damaged,
         project=project.config.project, since=since, until=until, audited_at=to_datetime(project.now()),
     )  # fmt: skip
 
 
 def audit_files(
-    ground: Ground, logged: LoggedVersion, tally: AuditCounts, damaged: dict[str, str],
+    ground: Ground, logged: LoggedVersion, counts: AuditCounts, damaged: dict[str, str],
     spine: SpineOfRequests | None = None,
 ) -> None:  # fmt: skip
     """Count what was served of a version, chunk by chunk. damaged: gets the files that are not what was written, which are left out."""
     for rows, libraries in chunks(logged.files, logged.since, logged.until, damaged=partial(_note, damaged)):
         told = answered(rows)
         matched = (told, None) if spine is None else spine.match(told, logged.version)
-        _audit_rows(ground, Logged(logged.version, logged.served, matched[0], matched[1], libraries), tally)
+        _audit_rows(ground, Logged(logged.version, logged.served, matched[0], matched[1], libraries), counts)
 
 
 def _refused(error: FeatureStoreError) -> str:
@@ -153,7 +153,7 @@ def _lacking(title: str, wanted: tuple[str, ...], served: tuple[str, ...]) -> di
     return missing | {f"{title} {name}": "training has no such feature" for name in served if name not in wanted}
 
 
-def _audit_rows(ground: Ground, logged: Logged, tally: AuditCounts) -> None:
+def _audit_rows(ground: Ground, logged: Logged, counts: AuditCounts) -> None:
     if not logged.rows.num_rows:
         return
     if logged.lacking:
@@ -161,11 +161,11 @@ def _audit_rows(ground: Ground, logged: Logged, tally: AuditCounts) -> None:
     for part in logged.version.parts:
         as_of = logged.as_of(part)
         if as_of is not None:
-            tally.late(logged, part, as_of)
+            counts.late(logged, part, as_of)
     compared = compared_with_training(ground, logged)
     for column in logged.version.columns:
         if column.name in compared:
-            tally.add(logged, compared[column.name])
+            counts.add(logged, compared[column.name])
 
 
 def compared_with_training(ground: Ground, logged: Logged) -> dict[str, Compared]:
