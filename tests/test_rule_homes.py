@@ -74,6 +74,13 @@ HOMES = [
         {"declare.frames": "a digest of the bytes of columns, which nothing reads"},
     ),
     Home(
+        "a connection to the engine raises KeyboardInterrupt where a query is interrupted",
+        r"\bduckdb\.connect\((?!…)|\bQuery interrupted\b",
+        ("semantics.engine",),
+        ('connection = duckdb.connect(":memory:")', 'said = "Query interrupted"'),
+        {},
+    ),
+    Home(
         "1: a condition holds where it is true, and not null",
         r"\bIS TRUE\b",
         ("semantics.rows",),

@@ -28,7 +28,7 @@ SHOW_CURSOR = b"\x1b[?25h"
 """What a terminal is told whose cursor a bar has hidden."""
 
 _INTERRUPTION = threading.Event()
-"""Set when SIGINT came, since what it breaks off raises errors of many kinds: the engine's is no KeyboardInterrupt."""
+"""Set when SIGINT came, since what it breaks off may raise errors of other kinds than KeyboardInterrupt."""
 
 
 def _interrupt(_: int, frame: FrameType | None) -> None:

@@ -1,4 +1,7 @@
-"""What DuckDB's versions say differently, said in one way: no other module asks which version is installed.
+"""The engine: where connections to it are made, and what DuckDB's versions say differently, said in one way: no other module asks which is installed.
+
+The engine looks for signals while it runs a query. Where Python's handler of one raises, it drops what that raised and raises a RuntimeError,
+which whoever goes on after errors would take for one of the query: here it is a KeyboardInterrupt.
 
 Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 """
@@ -6,8 +9,9 @@ Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, cast
 
 from featurestore.lazy import duckdb, pa
 
@@ -16,6 +20,54 @@ Node = dict[str, Any]
 PLACES = {"query_location", "query_location_length"}
 NOWHERE = (1 << 64) - 1
 """The place of what the engine made up itself."""
+
+
+INTERRUPTED = "Query interrupted"
+"""What the engine says."""
+
+
+def connect(database: str = ":memory:", config: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection, by default to an instance of its own in memory. Raises what the engine raises; and in a query KeyboardInterrupt, where a handler
+    of a signal raised meanwhile."""
+    return cast("duckdb.DuckDBPyConnection", _Interruptible(duckdb.connect(database, config=dict(config or {}))))
+
+
+class _Interruptible:
+    """A connection of the engine's, or a relation of one. What its methods give is as they give it, but for more of these."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._own, name)
+        return _noticing(value) if callable(value) else value
+
+    def __enter__(self) -> Self:
+        self._own.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._own.__exit__(kind, error, traceback)
+
+
+def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that raises KeyboardInterrupt where the engine says that a query was interrupted."""
+
+    def call(*given: Any, **words: Any) -> Any:
+        try:
+            found = method(*given, **words)
+        except RuntimeError as error:
+            if str(error) == INTERRUPTED:
+                raise KeyboardInterrupt from error
+            raise
+        is_more = isinstance(found, (duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation))
+        return _Interruptible(found) if is_more else found
+
+    return call
 
 
 def settle_session(connection: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from featurestore.errors import did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
-from featurestore.semantics.engine import Node, arguments, is_arrow, settle_session, text_of, without_places
+from featurestore.semantics.engine import Node, arguments, connect, is_arrow, settle_session, text_of, without_places
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
 from featurestore.semantics.instance import KeptInstance
 from featurestore.semantics.sql import folded, quote
@@ -263,7 +263,7 @@ class _Engine(threading.local):
     def get(self) -> duckdb.DuckDBPyConnection:
         if self.kept is not None and (usable := self.kept.usable()) is not None:
             return usable
-        connection = duckdb.connect(":memory:", config={"threads": 1})
+        connection = connect(":memory:", config={"threads": 1})
         settle_session(connection)
         self.kept = KeptInstance(connection)
         return connection

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from featurestore.lazy import duckdb
+from featurestore.semantics.engine import connect
 
 CLOCK = "reads the clock"
 SESSION = "depends on the session"
@@ -81,7 +81,7 @@ class Function(NamedTuple):
 @cache
 def known_functions() -> dict[str, Function]:
     """Every function that comes with DuckDB, by its name in lower case."""
-    with duckdb.connect(":memory:") as connection:
+    with connect(":memory:") as connection:
         rows = connection.execute(
             "SELECT lower(function_name), list(function_type), coalesce(bool_and(stability = 'CONSISTENT') "
             "FILTER (function_type = 'scalar'), true), list([parameters, [macro_definition]] ORDER BY macro_definition) "

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from featurestore.lazy import duckdb, pa
+from featurestore.lazy import pa
 from featurestore.semantics.columns import NAIVE, ZONED, finer_than_micros, floored_sql, type_of_column, widens
+from featurestore.semantics.engine import connect
 from featurestore.semantics.sql import literal
 from featurestore.types import Decimal, FeatureType
 
@@ -102,7 +103,7 @@ class EngineChange(NamedTuple):
 @functools.lru_cache(maxsize=4096)
 def type_tree(raw: str) -> Tree:
     """The engine's type of this name, with nothing of the engine in it, which must not outlive the interpreter."""
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+    with connect(":memory:", config={"threads": 1}) as connection:
         return _tree(connection.type(raw))
 
 

@@ -13,6 +13,7 @@ from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
 from featurestore.lazy import duckdb
+from featurestore.semantics.engine import connect
 from featurestore.semantics.instance import KeptInstance
 from featurestore.semantics.sql import quote
 
@@ -84,7 +85,7 @@ class Instances(BoundToProcess):
     def _connection(self, spill: TemporaryFolder) -> duckdb.DuckDBPyConnection:
         config = {**self._config, "temp_directory": str(spill.path)}
         try:
-            return duckdb.connect(":memory:", config=config)
+            return connect(":memory:", config=config)
         except (
             duckdb.ParserException,
             duckdb.InvalidInputException,

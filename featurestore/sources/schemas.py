@@ -16,6 +16,7 @@ from featurestore.declare.sources import FileSource, Source, is_url
 from featurestore.durable.forks import mutex
 from featurestore.lazy import duckdb, pa, pq
 from featurestore.semantics.columns import Mixed, RawColumns, type_of_column, widens
+from featurestore.semantics.engine import connect
 from featurestore.semantics.source_columns import own_columns
 from featurestore.semantics.sql import file_list, folded, numbered_columns
 from featurestore.sources.engine_types import NOTHING, EngineChange, change_in, common_type, given_type, type_tree
@@ -96,7 +97,7 @@ def _engine_type(schema: bytes) -> str | None:
     compare equal where what their fields say besides differs, which the engine reads."""
     column = pa.ipc.read_schema(pa.py_buffer(schema))
     frame = pa.table([pa.chunked_array([], column.field(0).type)], schema=column)
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+    with connect(":memory:", config={"threads": 1}) as connection:
         try:
             connection.register("one", frame)
             return str(connection.execute("DESCRIBE one").fetchall()[0][1])

@@ -17,7 +17,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.lazy import duckdb, pa, pc
 from featurestore.plurals import plural
 from featurestore.report import Report, Reported, ReportTable
-from featurestore.semantics.engine import settle_session, stream
+from featurestore.semantics.engine import connect, settle_session, stream
 from featurestore.statistics.frequent import FrequentNumbers
 from featurestore.statistics.histogram import EqualWidth, Histogram, with_infinities
 from featurestore.statistics.moments import ExactMoments
@@ -155,7 +155,7 @@ def statistics_of(rows: pa.Table | Iterable[pa.RecordBatch], types: Mapping[str,
         return TableStatistics(rows.num_rows if isinstance(rows, pa.Table) else sum(len(batch) for batch in rows), ())
     spill = TemporaryFolder()
     try:
-        with duckdb.connect(config={"temp_directory": str(spill.path)}) as connection:
+        with connect(config={"temp_directory": str(spill.path)}) as connection:
             settle_session(connection)
             return _statistics(connection, rows, types)
     except duckdb.Error as error:

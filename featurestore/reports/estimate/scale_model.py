@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from featurestore.declare.push import PushSource
 from featurestore.declare.sources import Source
-from featurestore.lazy import duckdb, pa, pc
+from featurestore.lazy import pa, pc
 from featurestore.reports.estimate.source_size import PIECES, SourceSize, spread
+from featurestore.semantics.engine import connect
 from featurestore.semantics.source_columns import read_columns
 from featurestore.semantics.sql import quote
 from featurestore.semantics.view import ResolvedView
@@ -126,7 +127,7 @@ class FoldedKeys:
 
 def key_hashes(rows: pa.Table, names: Sequence[str]) -> npt.NDArray[np.uint64]:
     """A number for each row, equal for equal values of some columns as text, whatever their types."""
-    with duckdb.connect() as connection:
+    with connect() as connection:
         given = pa.table([rows[name] for name in names] + [pa.array(np.arange(rows.num_rows))],
                          names=[f"c{place}" for place in range(len(names) + 1)])  # fmt: skip
         connection.register("given", given)

@@ -17,7 +17,7 @@ import numpy as np
 
 from featurestore.durable.parquet import filterable, filterable_schema
 from featurestore.lazy import duckdb, pa, pc
-from featurestore.semantics.engine import hash_terms
+from featurestore.semantics.engine import connect, hash_terms
 from featurestore.sources.copies import Batches
 from featurestore.sources.source_files import SourceFile
 
@@ -307,7 +307,7 @@ def rows_without(rows: Batches, deleted: Sequence[Batches]) -> Batches:
     )
 
     def left() -> Iterator[pa.RecordBatch]:
-        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        with connect(":memory:", config={"threads": 1}) as connection:
             connection.register("gone", gone)
             for batch in map(filterable, batches):
                 there = {f"c{place}": batch[name] for place, name in enumerate(names) if name in schema.names}
@@ -374,7 +374,7 @@ class RowsDigest:
         names = schema.names
         hashes = [_column_hash(f"c{place}", self._types[name]) for place, name in enumerate(names)]
         sql = f"SELECT sum(hash({' + '.join(['0::HUGEINT', *hashes])})) FROM batch"
-        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        with connect(":memory:", config={"threads": 1}) as connection:
             for batch in map(filterable, batches):
                 columns = {f"c{place}": _as_bits(batch[name], self._types[name]) for place, name in enumerate(names)}
                 # A column of its own: a table without any has no rows.

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from featurestore.clock import datetime_of
-from featurestore.lazy import duckdb, pa, pc
+from featurestore.lazy import pa, pc
 from featurestore.number_texts import decimal_of, float_of, whole_of
-from featurestore.semantics.engine import settle_session
+from featurestore.semantics.engine import connect, settle_session
 from featurestore.semantics.input_columns import WrongValueError
 from featurestore.semantics.sql import literal
 from featurestore.semantics.values import canonical
@@ -129,7 +129,7 @@ def _in_zone(naive: pa.Array, zone: str) -> pa.Array:
     """The instants of local times, as the engine has them for columns of them."""
     if zone == "UTC":
         return naive.cast(Timestamp.arrow)
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+    with connect(":memory:", config={"threads": 1}) as connection:
         settle_session(connection)
         connection.register("local_times", pa.table({"c": naive}))
         found = connection.sql(f"SELECT timezone({literal(zone)}, c) AS c FROM local_times").to_arrow_table()["c"]
