@@ -42,7 +42,7 @@ def values_table(explanation: Explanation) -> PageTable:
 
 def rows_table(explanation: Explanation, *, name: str = "rows", of: str = "", at: At | None = None) -> PageTable:
     """Every row that is shown, with its verdict, as the explanation itself tells it; numbered as on the line of time. of: whose rows they are, where a page has several such tables."""
-    hidden = f"; {explanation.hidden} more are not shown" if explanation.hidden else ""
+    hidden = f"; {explanation.hidden:,} more are not shown" if explanation.hidden else ""
     nothing = "No row ever bore this key." if not explanation.counts else "None is shown."
     told = [part for part in explanation.report().parts if isinstance(part, ReportTable) and part.header]
     if not told:
@@ -64,7 +64,7 @@ def _rows(explanation: Explanation, table: ReportTable, at: At | None) -> Iterat
         shown[0] = PageState(row.verdict, LEVELS.get(row.verdict, "plain"))
         if len(row.counts_for) > MOST_NAMES:
             shown[list(table.header).index("counts for")] = (
-                f"{len(row.counts_for)} of {len(explanation.counted)} {plural(len(explanation.counted), 'fold')}"
+                f"{len(row.counts_for):,} of {len(explanation.counted):,} {plural(len(explanation.counted), 'fold')}"
             )
         if at is not None and row.event_time is not None:
             shown[when] = at(row.event_time)
@@ -90,7 +90,7 @@ def _aside(explanation: Explanation) -> Iterator[tuple[str, object]]:
     """Pushed rows of the key that count nowhere, since they are kept aside, with the page that shows them."""
     source = explanation.resolved.source.name
     for which, count in explanation.aside.items():
-        rows = f"{count} {plural(count, 'row')} of this key, counted nowhere"
+        rows = f"{count:,} {plural(count, 'row')} of this key, counted nowhere"
         if which == "late":
             yield "kept aside, too late", PageLink(rows, "pushes", "")
         else:

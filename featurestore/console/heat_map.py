@@ -108,5 +108,5 @@ def _cell(feature: str, column: HeatColumn, hours: Iterable[HourAudit]) -> HeatC
         sum(getattr(hour, name) for hour in hours) for name in ("compared", "rewritten", "skewed")
     )
     when = f"{feature}, from {shown_instant(column.start)} to {shown_instant(column.end)}"
-    what = f"{compared} compared, {skewed} skewed, {rewritten} rewritten" if compared else "nothing was compared"
+    what = f"{compared:,} compared, {skewed:,} skewed, {rewritten:,} rewritten" if compared else "nothing was compared"
     return HeatCell(compared, rewritten, skewed, f"{when}: {what}")

@@ -87,7 +87,7 @@ def drawn(feature: FeatureDrift) -> Overlaid:
         points += [f"{left:g},{y:g}", f"{round(left + step, 1):g},{y:g}"]
     strips = tuple(_strips(feature, step))
     height = HEIGHT + (6 + STRIP_HEIGHT * len(strips) if strips else 0)
-    told = f"{feature.feature}: which share of the values lies in each of {len(shape.labels)} {plural(len(shape.labels), 'part')}, of the baseline and of what was served"
+    told = f"{feature.feature}: which share of the values lies in each of {len(shape.labels):,} {plural(len(shape.labels), 'part')}, of the baseline and of what was served"
     return Overlaid(
         feature, tuple(bars), " ".join([*points, f"{WIDTH:g},{HEIGHT:g}"]), strips, height, told, _apart(feature)
     )
@@ -116,4 +116,4 @@ def _told(period: PeriodDrift) -> str:
     far = ", ".join(
         f"{name.replace('_', ' ')} {value:.3g}" for name, value in period.distances.items() if value is not None
     )
-    return f"from {shown_instant(period.start)}: {period.rows} {plural(period.rows, 'row')}, {period.missing:.1%} missing; {far}"
+    return f"from {shown_instant(period.start)}: {period.rows:,} {plural(period.rows, 'row')}, {period.missing:.1%} missing; {far}"

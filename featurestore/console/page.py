@@ -22,6 +22,14 @@ DURATION_PART = re.compile(r"\d+[a-z]+")
 LONGEST_CELL_CHARACTERS = 400
 """Characters of a cell that a page shows; an export has all of them."""
 
+ANSWER_WORDS = frozenset({"run", "format", "table"})
+"""The words of an address that say how it is to be answered; the others say what is asked."""
+
+PART = "part."
+"""How the word begins that says which part of a table or a text is shown; its name follows."""
+
+MOST_PARTS = 10**9
+
 
 @dataclass(frozen=True)
 class PageLink:
@@ -86,6 +94,20 @@ class PageRequest:
     def word(self, name: str) -> str | None:
         """A word of the address, without blanks around it; None where it is not there or empty."""
         return self.query.get(name, "").strip() or None
+
+    def question(self, **words: str) -> dict[str, str]:
+        """What is asked, with some words changed: the query of a link that asks it. Its page is there before what takes long is done, and begins
+        with the first rows of its tables."""
+        asked = {**self.query, **words}.items()
+        return {word: said for word, said in asked if word not in ANSWER_WORDS and not word.startswith(PART)}
+
+    def part(self, name: str) -> int | None:
+        """Which part of a table or a text is asked for, counted from 1; None where none is. RequestError."""
+        return None if self.word(PART + name) is None else max(1, self.number(PART + name, 1, most=MOST_PARTS))
+
+    def parts(self) -> dict[str, str]:
+        """The words that say which parts are asked for."""
+        return {word: said for word, said in self.query.items() if word.startswith(PART)}
 
     @property
     def is_run(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -12,19 +13,71 @@ from markupsafe import Markup, escape
 
 from featurestore.access.principal import Principal
 from featurestore.console.addresses import Addresses
-from featurestore.console.page import LONGEST_CELL_CHARACTERS, PageKind, PageLink, PageModel, PageState, plain_text
+from featurestore.console.page import (
+    LONGEST_CELL_CHARACTERS,
+    PageKind,
+    PageLink,
+    PageModel,
+    PageRequest,
+    PageState,
+    plain_text,
+)
 from featurestore.console.readable_store import left_out
 from featurestore.plurals import plural
 from featurestore.report import cell, plain
 
 LONGEST_TABLE_ROWS = 200
-"""Rows of a table that a page shows at first; below them a link leads to all. Exports and a static site have all."""
+"""Rows of a table that a page shows at first; below them a link leads to more. Exports and a static site have all."""
 
 LONGEST_TEXT_CHARACTERS = 40_000
-"""Characters of a text of many lines, such as a manifest, that a page shows at first; as of a table, a link leads to all."""
+"""Characters of a text of many lines, such as a manifest, that a page shows at first; as of a table, a link leads to more."""
+
+PART_SIZE = 10
+"""How many times as much as at first a page shows of a table or a text where more is asked for: a browser takes that at once, and no more is sent,
+however much there is. The other parts are asked for one by one."""
 
 LONGEST_WORD_CHARACTERS = 40
 """Characters of a word that stays whole in a table: a fingerprint has 32."""
+
+
+@dataclass(frozen=True)
+class ShownPart:
+    """What a page shows of a table's rows or a text's characters: `first` to `last`, counted from 1, of `total`. number: which part of how many;
+    None where none is asked for, and the beginning is shown. size: of a part."""
+
+    shown: Sequence[Any]
+    first: int
+    total: int
+    size: int
+    number: int | None = None
+
+    @property
+    def last(self) -> int:
+        """0 of nothing."""
+        return self.first + len(self.shown) - 1
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        return -(-self.total // self.size)
+
+    @property
+    def others(self) -> list[tuple[str, int]]:
+        """The parts that links lead to, before it and after it."""
+        if self.number is None:
+            return []
+        before = [("First", 1), ("Previous", self.number - 1)] if self.number > 1 else []
+        return before + ([("Next", self.number + 1), ("Last", self.parts)] if self.number < self.parts else [])
+
+    @classmethod
+    def of(cls, whole: Sequence[Any], at_first: int, number: int | None) -> ShownPart:
+        """The beginning, or the part that is asked for; beyond the last one that one."""
+        size = at_first * PART_SIZE
+        if number is None or len(whole) <= at_first:
+            return cls(whole[:at_first], 1, len(whole), size)
+        number = min(number, -(-len(whole) // size))
+        before = (number - 1) * size
+        return cls(whole[before : before + size], before + 1, len(whole), size, number)
 
 
 @cache
@@ -38,6 +91,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["cell"] = cell
+    made.filters["thousands"] = "{:,}".format
     made.globals["plural"] = plural
     return made
 
@@ -60,12 +114,19 @@ class PageFrame:
         self._kinds, self._addresses = kinds, addresses
 
     def page(self, model: PageModel, kind: str, name: str = "", query: Mapping[str, str] | None = None) -> bytes:
-        """A page in HTML."""
+        """A page in HTML. query: the words of its address. Raises RequestError where these ask for a part of a table or a text by what is no number."""
+        asked = PageRequest(name, query or {})
         tables = {table.name: table for table in model.tables}
         data = None if model.data is None else self._data(model.data)
+
+        def part(of: str, whole: Sequence[Any], at_first: int) -> ShownPart:
+            return (
+                ShownPart(whole, 1, len(whole), 1) if self.is_static else ShownPart.of(whole, at_first, asked.part(of))
+            )
+
         return self._shown(
-            model.template, kind=kind, name=name, query=query or {}, title=model.title, tables=tables, data=data,
-            **model.values, **model.drawings,
+            model.template, kind=kind, name=name, query=asked.question(), parts=asked.parts(), part=part, title=model.title, tables=tables,
+            data=data, **model.values, **model.drawings,
         )  # fmt: skip
 
     def error(self, title: str, detail: str, request_id: str) -> bytes:
@@ -87,6 +148,7 @@ class PageFrame:
             "show": self._cell, "longest_table_rows": LONGEST_TABLE_ROWS,
             "longest_text_characters": LONGEST_TEXT_CHARACTERS,
         }  # fmt: skip
+        assert values.keys() & frame.keys() <= {"left_out"}, f"{template} would not see what a page says by these words"
         return environment().get_template(template).render({**values, **frame}).encode()
 
     def _navigation(self) -> dict[str, list[PageKind]]:

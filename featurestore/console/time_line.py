@@ -263,7 +263,7 @@ def _instants(explanation: Explanation, axis: TimeAxis) -> Iterable[Instant]:
 
 
 def _told(explanation: Explanation) -> str:
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in explanation.counts.items())
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in explanation.counts.items())
     return f"The rows of the key on a line of time: {counts or 'there are none'}. The table below has each of them"
 
 

@@ -143,7 +143,7 @@ def test_from_the_map_of_an_audit_to_the_rows_of_a_value(visitor: Visitor, demon
     whole(visitor, "/ui/audit?since=1d")
     page.locator("table.heat td.rewritten a").first.click()
     page.wait_for_url("**feature=*")
-    expect(page.locator("table.heat")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#table-examples")).to_be_in_viewport(timeout=PATIENCE_MS)
     page.locator("section:has(#table-examples) a[href*='/ui/request']").first.click()
     expect(page.locator("svg.time-line").first).to_be_visible(timeout=PATIENCE_MS)
     assert page.locator("section:has(#table-values) .mark.bad").count() >= 1

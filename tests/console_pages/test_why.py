@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from featurestore import FeatureStore
-from tests.console_pages.pages import HOSTILE, read
+from tests.console_pages.pages import HOSTILE, Read, read
 from tests.console_pages.told import LONG, Told, told
 from tests.server.test_http import serving
 from tests.small import NOON, hours
@@ -144,6 +144,13 @@ def test_every_row_of_a_request_is_told(client: httpx.Client, made: Told) -> Non
 # --- the audit --------------------------------------------------------------------------------
 
 
+def when_it_came(client: httpx.Client, address: httpx.URL | str) -> Read:
+    """A page with what comes when it is there."""
+    waiting = read(client.get(address))
+    (later,) = [str(one["hx-get"]) for _, one in waiting.elements if "hx-get" in one]
+    return read(client.get(later))
+
+
 def test_an_audit_leads_from_the_map_to_the_rows(client: httpx.Client, made: Told) -> None:
     """A cell of the map to its examples, and each example to its request."""
     found = made.store.audit(since="1d")
@@ -153,7 +160,7 @@ def test_an_audit_leads_from_the_map_to_the_rows(client: httpx.Client, made: Tol
     link, _ = [link for link in page.links() if "#table-examples" in link]
     there = httpx.URL(link)
     assert there.params["feature"] == "said__n"
-    narrowed = read(client.get(there))
+    narrowed = when_it_came(client, there)
     examples = [httpx.URL(link) for link in narrowed.links() if link.startswith("/ui/request?")]
     assert [(url.params["id"], url.params["row"]) for url in examples] == [(made.request, "0")]
     assert HOSTILE in narrowed.text
@@ -273,6 +280,20 @@ def test_availability_is_beside_what_was_declared(client: httpx.Client, made: To
     measured = rows(client, "/ui/availability?since=40d", "rows")
     assert [(one["view"], one["rows"]) for one in measured] == [("said", found.known.rows)]
     assert len([one for one in page.all("svg") if str(one.get("class")).startswith("promise ")]) == len(records)
+
+
+@pytest.mark.parametrize(
+    "address", ["audit?since=40d", "drift?service=model&since=40d", "availability?since=40d", "quarantine?of=said"]
+)
+def test_a_link_of_a_page_asks_for_what_takes_long_when_its_own_page_is_there(
+    client: httpx.Client, address: str
+) -> None:
+    """No link has the word that says so, whether the page was asked for with it or without, but the one that waits."""
+    (name, _, words) = address.partition("?")
+    for page in (read(client.get(f"/ui/{address}")), read(client.get(f"/ui/{address}&run=1"))):
+        own = [link for link in page.links() if link.startswith("/ui/") and "run=" in link]
+        assert set(own) <= {f"/ui/{name}?{words}&run=1"}
+    assert own == []
 
 
 def test_an_empty_project_has_every_page(tmp_path: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from featurestore.console.page import PageKind, PageRequest
+from featurestore.console.page import PART, PageKind, PageRequest
 from featurestore.console.site_map import PAGES
 from tests.console_pages.pages import HOSTILE, read
 
@@ -48,4 +48,4 @@ def test_a_wrong_word_is_no_fault_of_the_server(client: httpx.Client, was_read: 
             answer = client.get(address, params={**asked, word: said})
             assert answer.status_code in {200, 404, 422}, (word, said, answer.text)
             read(answer)
-    assert was_read <= {*WORDS, "run"}
+    assert {word for word in was_read if not word.startswith(PART)} <= {*WORDS, "run"}

@@ -25,7 +25,7 @@ def audit(store: ReadableStore, asked: PageRequest) -> PageModel:
     form = {
         "since": asked.word("since") or SINCE, "until": asked.word("until") or "", "service": asked.word("service") or "",
         "services": sorted(applied), "feature": asked.word("feature") or "", "cause": asked.word("cause") or "",
-        "is_asked": asked.word("since") is not None, "is_run": False, "facts": [], "notes": [], "problems": [],
+        "is_asked": any(asked.word(word) is not None for word in ("since", "until", "feature", "cause")), "is_run": False, "facts": [], "notes": [], "problems": [],
     }  # fmt: skip
     if not asked.is_run:
         return PageModel("audit.html", TITLE, form, (_last(store),))
@@ -71,14 +71,9 @@ def _last(store: ReadableStore) -> PageTable:
     )
 
 
-def _with(asked: PageRequest, **words: str) -> dict[str, str]:
-    """The same question with some words changed."""
-    return {word: said for word, said in {**asked.query, **words}.items() if said and word not in {"format", "table"}}
-
-
 def _causes(found: Audit, asked: PageRequest) -> PageTable:
     rows = [
-        (PageLink(cause, "audit", "", _with(asked, cause=cause)), count, _kind(cause), CAUSES[cause])
+        (PageLink(cause, "audit", "", asked.question(cause=cause)), count, _kind(cause), CAUSES[cause])
         for cause, count in found.causes.items()
     ]
     return PageTable(
@@ -149,7 +144,7 @@ def _features(found: Audit, asked: PageRequest) -> PageTable:
 def _feature_rows(found: Audit, asked: PageRequest) -> Iterator[tuple[object, ...]]:
     for one in found.features:
         causes = [
-            PageLink(f"{count} {cause}", "audit", "", _with(asked, feature=one.feature, cause=cause))
+            PageLink(f"{count:,} {cause}", "audit", "", asked.question(feature=one.feature, cause=cause))
             for cause, count in one.causes.items()
         ]
         counts = (one.compared, one.exact, one.rewritten, one.skewed, one.missing_when_served, one.missing_in_training)

@@ -37,9 +37,9 @@ def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
         service, baseline=None if said is None else frame_asked(said, frames, root).path, before=duration_asked(asked, "before", BEFORE),
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
     )  # fmt: skip
-    unchecked = f", {len(found.unchecked)} not checked" if found.unchecked else ""
+    unchecked = f", {len(found.unchecked):,} not checked" if found.unchecked else ""
     is_bad = found.exceeded or found.unchecked
-    beyond = PageState(f"{len(found.exceeded)} beyond their limits{unchecked}", "bad" if is_bad else "good")
+    beyond = PageState(f"{len(found.exceeded):,} beyond their limits{unchecked}", "bad" if is_bad else "good")
     facts: list[tuple[str, object]] = [
         ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", within(found.baseline, root)),
         ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", beyond),
@@ -48,7 +48,7 @@ def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
     notes += [f"{within(path, root)} is damaged: {why}" for path, why in found.damaged.items()]
     notes += [f"{of.feature}: its limit of {of.measure} was not checked: {of.why}" for of in found.unchecked]
     shown = overlaid(found)
-    values = {**form, "is_run": True, "facts": facts, "notes": notes, "left_out": len(found.features) - len(shown)}
+    values = {**form, "is_run": True, "facts": facts, "notes": notes, "not_drawn": len(found.features) - len(shown)}
     return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})
 
 

@@ -62,14 +62,9 @@ def explain(store: ReadableStore, asked: PageRequest) -> PageModel:
     )
 
 
-def _with(asked: PageRequest, **words: str) -> dict[str, str]:
-    """The same question with some words changed, whose page is painted before it is answered."""
-    return {word: said for word, said in {**asked.query, **words}.items() if word not in {"run", "format", "table"}}
-
-
 def _link(asked: PageRequest, at: datetime, text: str) -> PageLink:
     """The same question at another instant."""
-    return PageLink(text, "explain", "", _with(asked, at=at.isoformat().replace("+00:00", "Z")))
+    return PageLink(text, "explain", "", asked.question(at=at.isoformat().replace("+00:00", "Z")))
 
 
 def _around(found: Explanation, link: partial[PageLink]) -> list[PageLink]:
@@ -88,7 +83,7 @@ def _zooms(found: Explanation, asked: PageRequest) -> list[PageLink]:
     """The same with other stretches of time drawn: those of its windows."""
     every = windows(found)
     shown = [
-        PageLink(f"draw {rough_duration(back)}", "explain", "", _with(asked, back=str(back)))
+        PageLink(f"draw {rough_duration(back)}", "explain", "", asked.question(back=str(back)))
         for back in every
         if back <= MOST_BACK_US
     ]

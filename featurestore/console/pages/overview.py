@@ -113,24 +113,24 @@ def _logs_that_need(pushes: Sequence[PushStatus]) -> Iterator[Need]:
             yield (
                 PageState("kept aside", "bad"),
                 where,
-                f"{log.poison} {plural(log.poison, 'message')} of its stream could not be taken",
+                f"{log.poison:,} {plural(log.poison, 'message')} of its stream could not be taken",
             )
         if log.late:
             yield (
                 PageState("late", "warn"),
                 where,
-                f"{log.late} {plural(log.late, 'row came too late to count, and is', 'rows came too late to count, and are')} kept aside",
+                f"{log.late:,} {plural(log.late, 'row came too late to count, and is', 'rows came too late to count, and are')} kept aside",
             )
         if log.quarantined:
             rows = PageLink(f"rows of {log.source}", "quarantine", "", {"of": log.source})
-            told = f"{log.quarantined} pushed {plural(log.quarantined, 'row does', 'rows do')}"
+            told = f"{log.quarantined:,} pushed {plural(log.quarantined, 'row does', 'rows do')}"
             yield PageState("in quarantine", "warn"), rows, f"{told} not meet what is expected: replay or discard"
         lost = sum(one.lost for one in log.partitions)
         if lost:
             yield (
                 PageState("lost", "bad"),
                 where,
-                f"{lost} {plural(lost, 'message of its stream was', 'messages of its stream were')} gone before being read",
+                f"{lost:,} {plural(lost, 'message of its stream was', 'messages of its stream were')} gone before being read",
             )
 
 
@@ -171,7 +171,7 @@ def _store_that_needs(store: ReadableStore) -> Iterator[Need]:
         yield PageState("cannot be read", "bad"), "-", f"Which versions are served cannot be told: {error}"
     losses = store.losses()
     if losses is not None and (losses.lost or losses.dropped):
-        told = f"Of {losses.offered} {plural(losses.offered, 'request')} {losses.dropped} were dropped and {losses.lost} lost"
+        told = f"Of {losses.offered:,} {plural(losses.offered, 'request')} {losses.dropped:,} were dropped and {losses.lost:,} lost"
         yield PageState("not logged", "warn"), "serving log", told
     differs = store.differences()
     if differs:

@@ -61,10 +61,10 @@ def pushes(store: ReadableStore, asked: PageRequest) -> PageModel:
 
 
 def _row(log: PushStatus) -> tuple[object, ...]:
-    late = PageState(str(log.late), "warn") if log.late else 0
-    poison = PageState(str(log.poison), "bad") if log.poison else 0
+    late = PageState(f"{log.late:,}", "warn") if log.late else 0
+    poison = PageState(f"{log.poison:,}", "bad") if log.poison else 0
     where = PageLink(log.source, "pushes", "", {"source": log.source})
-    aside = PageLink(str(log.quarantined), "quarantine", "", {"of": log.source}) if log.quarantined else 0
+    aside = PageLink(f"{log.quarantined:,}", "quarantine", "", {"of": log.source}) if log.quarantined else 0
     pending = "not known" if log.pending is None else log.pending
     return where, log.rows, log.bytes, log.segments, instant(log.applied), pending, late, aside, poison
 

@@ -44,7 +44,7 @@ def _rows(name: str, found: Sequence[QuarantinedRow]) -> PageTable:
 
 
 def _expectation(one: UnmetExpectation) -> tuple[object, ...]:
-    count: object = PageState(str(one.rows), "plain" if one.otherwise == "warn" else "warn") if one.rows else 0
+    count: object = PageState(f"{one.rows:,}", "plain" if one.otherwise == "warn" else "warn") if one.rows else 0
     return PageLink(one.of, "quarantine", "", {"of": one.of}), one.expectation, one.otherwise, count
 
 

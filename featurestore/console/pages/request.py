@@ -49,7 +49,7 @@ def _facts(found: RequestExplanation) -> list[tuple[str, object]]:
     brought = [f"{name}={typed_cell(value, found.input_types[name])}" for name, value in found.inputs.items()]
     return [
         ("request", found.request),
-        ("row", f"{found.row} of {found.rows} logged"),
+        ("row", f"{found.row} of {found.rows:,} logged"),
         ("answered at", shown_instant(found.time)),
         ("service", PageLink(found.service, "service", found.service)),
         ("fingerprint", found.fingerprint),

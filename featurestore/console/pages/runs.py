@@ -27,7 +27,7 @@ def runs(store: ReadableStore, asked: PageRequest) -> PageModel:
     failures = [one for one in store.failures(what=FAILED, limit=FAILURES) if view in {None, one.subject}]
     tables = (
         PageTable(
-            "runs", f"The last {len(found)} {plural(len(found), 'run')}" if len(found) == limit else "Runs",
+            "runs", f"The last {len(found):,} {plural(len(found), 'run')}" if len(found) == limit else "Runs",
             ("run", "view", "as of", "began", "took", "rows read", "keys written", "outcome"),
             [_row(run) for run in found], "Nothing was materialized yet: featurestore materialize",
         ),
