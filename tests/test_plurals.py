@@ -94,3 +94,42 @@ def test_no_page_says_one_rows() -> None:
     for name in templates.list_templates():
         text = (ROOT / "console" / "templates" / name).read_text()
         assert not re.search(rf"\}}\}}(?: [a-z-]+)? ({'|'.join(COUNTED)})\b", text), name
+
+
+PEOPLE_READ = ("console", "reports")
+"""The folders whose texts tell people of numbers that may be large."""
+
+
+def counted_before_words(path: Path) -> Iterator[tuple[str, bool]]:
+    """The numbers of a module's texts whose word stands in the same text, and whether they have separators of thousands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.JoinedStr):
+            values = [value for value in node.values if isinstance(value, ast.FormattedValue)]
+            counts = {
+                ast.unparse(value.value.args[0])
+                for value in values
+                if isinstance(value.value, ast.Call) and ast.unparse(value.value.func) == "plural"
+            }
+            for value in values:
+                if ast.unparse(value.value) in counts:
+                    yield ast.unparse(value), value.format_spec is not None
+
+
+@pytest.mark.parametrize("folder", PEOPLE_READ)
+def test_numbers_that_are_counted_have_separators_of_thousands(folder: str) -> None:
+    found = [(path.name, *counted) for path in (ROOT / folder).rglob("*.py") for counted in counted_before_words(path)]
+    assert len(found) > 5
+    assert [(name, value) for name, value, is_separated in found if not is_separated] == []
+
+
+def test_numbers_that_pages_count_have_separators_of_thousands() -> None:
+    """What stands right before a word that goes by `plural`, or before "more"."""
+    found = 0
+    for path in (ROOT / "console" / "templates").glob("*.html"):
+        text = path.read_text()
+        before = re.findall(r"\{\{ ([^{}]*) \}\} (?:[a-z]+ )?\{\{ plural\(", text) + re.findall(
+            r"\{\{ ([^{}]*) \}\} more\b", text
+        )
+        assert [value for value in before if not value.endswith("|thousands")] == [], path.name
+        found += len(before)
+    assert found > 5

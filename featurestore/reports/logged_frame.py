@@ -93,7 +93,7 @@ class _LogCounts:
                 causes.update(of_column)
             told = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
             notices.append(
-                f"{NOTICE} {self.compared - self.equal} of {self.compared} {plural(self.compared, 'value')} that were served {plural(self.compared - self.equal, 'differs', 'differ')} from training: {told}; manifest['from_log'] tells which"
+                f"{NOTICE} {self.compared - self.equal:,} of {self.compared:,} {plural(self.compared, 'value')} that were served {plural(self.compared - self.equal, 'differs', 'differ')} from training: {told}; manifest['from_log'] tells which"
             )
         if self.damaged:
             notices.append(f"{NOTICE} damaged files were left out: {', '.join(sorted(set(self.damaged)))}")

@@ -261,16 +261,16 @@ def _stream_notes(log: PushStatus) -> Iterator[str]:
         lag = (
             "how far behind is not known"
             if one.lag is None
-            else f"{'at least ' if one.at_least else ''}{one.lag} {plural(one.lag, 'message')} behind"
+            else f"{'at least ' if one.at_least else ''}{one.lag:,} {plural(one.lag, 'message')} behind"
         )
         since = "" if not one.behind else f", for {show_duration(one.behind)}"
-        lost = f", {one.lost} lost" if one.lost else ""
+        lost = f", {one.lost:,} lost" if one.lost else ""
         yield (
             f"push source '{log.source}', partition {one.partition} of its stream: read up to {one.place} by {one.consumer or 'nobody now'}, "
-            f"{lag}{since}; {one.taken} {plural(one.taken, 'message')} taken{lost}"
+            f"{lag}{since}; {one.taken:,} {plural(one.taken, 'message')} taken{lost}"
         )
     if log.poison:
-        yield f"push source '{log.source}': {log.poison} {plural(log.poison, 'message is', 'messages are')} kept aside; see featurestore poison list {log.source}"
+        yield f"push source '{log.source}': {log.poison:,} {plural(log.poison, 'message is', 'messages are')} kept aside; see featurestore poison list {log.source}"
 
 
 def _newest(view: ResolvedView, offline: Offline) -> int | None:
@@ -328,8 +328,8 @@ def status_report(
     if losses.offered:
         error = "" if losses.last_error is None else f"; the last error was: {losses.last_error}"
         parts.append(
-            f"serving log: of {losses.offered} {plural(losses.offered, 'request')} {losses.written} written, {losses.dropped} dropped, "
-            f"{losses.lost} lost{error}"
+            f"serving log: of {losses.offered:,} {plural(losses.offered, 'request')} {losses.written:,} written, {losses.dropped:,} dropped, "
+            f"{losses.lost:,} lost{error}"
         )
     parts.extend(beside)
     if leader is not None:
@@ -350,16 +350,16 @@ def _notes(views: Sequence[ViewStatus]) -> Iterator[str]:
         online = (
             "what is applied is not known"
             if log.pending is None
-            else f"{upto}, {log.pending} {plural(log.pending, 'row')} pending"
+            else f"{upto}, {log.pending:,} {plural(log.pending, 'row')} pending"
         )
         yield (
-            f"push source '{log.source}': {online}, {log.late} late {plural(log.late, 'row')} kept aside; its log has "
-            f"{log.rows} {plural(log.rows, 'row')} in {log.segments} {plural(log.segments, 'segment')}, {log.bytes} {plural(log.bytes, 'byte')}"
+            f"push source '{log.source}': {online}, {log.late:,} late {plural(log.late, 'row')} kept aside; its log has "
+            f"{log.rows:,} {plural(log.rows, 'row')} in {log.segments:,} {plural(log.segments, 'segment')}, {log.bytes:,} {plural(log.bytes, 'byte')}"
         )
         yield from _stream_notes(log)
         if log.quarantined:
             yield (
-                f"push source '{log.source}': {log.quarantined} {plural(log.quarantined, 'row is', 'rows are')} in quarantine; see featurestore quarantine show "
+                f"push source '{log.source}': {log.quarantined:,} {plural(log.quarantined, 'row is', 'rows are')} in quarantine; see featurestore quarantine show "
                 f"{log.source}"
             )
     for view in views:

@@ -218,7 +218,7 @@ class Audit(Reported):
         ]
         if self.compared < minimum_compared:
             reasons.append(
-                f"{self.compared} {plural(self.compared, 'value was', 'values were')} compared, and a gate wants {minimum_compared} at least: too little was served, or logged, of "
+                f"{self.compared:,} {plural(self.compared, 'value was', 'values were')} compared, and a gate wants {minimum_compared:,} at least: too little was served, or logged, of "
                 f"{self.about}. minimum_compared says how many are enough, 0 that none are needed, as where nobody was served yet"
             )
         return reasons
@@ -259,18 +259,21 @@ class Audit(Reported):
         header = ("service", "feature", "compared", "exact", "rewritten", "skewed", *missing, "causes")
         rows = [
             (self.title(f), f.feature, *(getattr(f, name) for name in COUNTS),
-             ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
+             ", ".join(f"{count:,} {cause}" for cause, count in f.causes.items()))
             for f in self.features
         ]  # fmt: skip
         return [ReportTable(header, rows), lateness_table(self)] if rows else []
 
     def remarks(self) -> list[str]:
         """What was left out and why, and the sums."""
-        lost, summary = self.losses, f"{self.compared} {plural(self.compared, 'value')} compared, {self.skewed} skewed"
+        lost, summary = (
+            self.losses,
+            f"{self.compared:,} {plural(self.compared, 'value')} compared, {self.skewed:,} skewed",
+        )
         notes = [f"{what} was not audited: {why}" for what, why in self.not_audited.items()]
         notes += self.reasons_to_stop(minimum_compared=0)
         if self.not_served or self.not_trained:
-            spine = f"{self.not_served} {plural(self.not_served, 'row of the spine was', 'rows of the spine were')} not logged, {self.not_trained} logged {plural(self.not_trained, 'row is', 'rows are')} not in the spine"
+            spine = f"{self.not_served:,} {plural(self.not_served, 'row of the spine was', 'rows of the spine were')} not logged, {self.not_trained:,} logged {plural(self.not_trained, 'row is', 'rows are')} not in the spine"
             notes.append(spine)
         if not lost.offered:
             text = (
@@ -279,8 +282,8 @@ class Audit(Reported):
             )
             notes.append(text)
         notes.append(
-            f"{summary}; of {lost.offered} {plural(lost.offered, 'request')} {lost.written} logged, {lost.dropped} dropped, {lost.lost} lost"
-            + (f"; {len(self.damaged)} damaged" if self.damaged else "")
+            f"{summary}; of {lost.offered:,} {plural(lost.offered, 'request')} {lost.written:,} logged, {lost.dropped:,} dropped, {lost.lost:,} lost"
+            + (f"; {len(self.damaged):,} damaged" if self.damaged else "")
         )
         return notes
 

@@ -172,7 +172,7 @@ class Drift(Reported):
         notes += [f"{of.feature}: its limit of {of.measure} was not checked: {of.why}" for of in self.unchecked]
         limited = sum(len(feature.limits) for feature in self.features)
         notes.append(
-            f"{len(self.features)} {plural(len(self.features), 'feature')} compared, {len(self.exceeded)} of {limited} {plural(limited, 'limit')} exceeded. Drift is another "
+            f"{len(self.features):,} {plural(len(self.features), 'feature')} compared, {len(self.exceeded):,} of {limited:,} {plural(limited, 'limit')} exceeded. Drift is another "
             "thing than skew, of which `featurestore audit` tells"
         )
         return notes

@@ -187,7 +187,7 @@ def _estimate(
     stored = sized.stored_bytes(views)
     work = EstimatedWork(
         service.name, sized.rows(views), None if stored is None else stored * chunks, asked.rows, asked.least, asked.most,
-        notes=(f"the sources are read {chunks} {plural(chunks, 'time')}, once for each {at_once:,} {plural(at_once, 'row')}",) * (chunks > 1),
+        notes=(f"the sources are read {chunks:,} {plural(chunks, 'time')}, once for each {at_once:,} {plural(at_once, 'row')}",) * (chunks > 1),
     )  # fmt: skip
     try:
         measured, bytes_a_row, samples = _measured(service, sized, asked, now=now, options=options)

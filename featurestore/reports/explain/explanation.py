@@ -127,7 +127,7 @@ class Explanation(Reported):
         """What is worth saying of a feature beside its value: its status where it differs, and its number of rows."""
         own, count = self.statuses[name], self.counted.get(name)
         status = "" if own == self.status else f", {own}"
-        return status if count is None else f"{status}, of {count} {plural(count, 'row')}"
+        return status if count is None else f"{status}, of {count:,} {plural(count, 'row')}"
 
     @property
     def _title(self) -> str:
@@ -147,9 +147,9 @@ class Explanation(Reported):
 
     @property
     def _hidden_rows(self) -> list[str]:
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        counts = ", ".join(f"{count:,} {verdict}" for verdict, count in self.counts.items())
         return (
-            [f"{self.hidden} more {plural(self.hidden, 'row is', 'rows are')} not shown; in all: {counts}"]
+            [f"{self.hidden:,} more {plural(self.hidden, 'row is', 'rows are')} not shown; in all: {counts}"]
             if self.hidden
             else []
         )
@@ -161,7 +161,7 @@ class Explanation(Reported):
             "quarantine": f"in quarantine: featurestore quarantine show {self.resolved.source.name}",
         }
         return [
-            f"Kept aside, and counted nowhere: {count} pushed {plural(count, 'row')} of this key, {said[which]}"
+            f"Kept aside, and counted nowhere: {count:,} pushed {plural(count, 'row')} of this key, {said[which]}"
             for which, count in self.aside.items()
         ]
 

@@ -103,7 +103,7 @@ class RequestExplanation(Reported):
             whole = plural(compared, "the one value compared is", f"all {compared} values compared are")
             return f"{whole} what was served, to the bit"
         wrong = len(self.differing)
-        return f"{wrong} of {compared} {plural(compared, 'value')} compared {plural(wrong, 'is', 'are')} not what was served: {', '.join(self.differing)}"
+        return f"{wrong:,} of {compared:,} {plural(compared, 'value')} compared {plural(wrong, 'is', 'are')} not what was served: {', '.join(self.differing)}"
 
     def _judged(self) -> Iterator[tuple[str, bool | None]]:
         for view in self.views:
@@ -139,7 +139,7 @@ class RequestExplanation(Reported):
 
     @property
     def _top(self) -> list[str]:
-        of = f" (of {self.rows} logged)" if self.rows > 1 else ""
+        of = f" (of {self.rows:,} logged)" if self.rows > 1 else ""
         brought = ", ".join(
             f"{name}={typed_cell(value, self.input_types[name])}" for name, value in self.inputs.items()
         )

@@ -70,7 +70,7 @@ def _feature(node: Node) -> str:
 def _frame(node: Node) -> str:
     detail = node.detail
     gone = "" if detail["exists"] else ", its file is gone"
-    return f"{detail['rows']} {plural(detail['rows'], 'row')} written {detail['written']}, fingerprint {detail['fingerprint'][:8]}{gone}"
+    return f"{detail['rows']:,} {plural(detail['rows'], 'row')} written {detail['written']}, fingerprint {detail['fingerprint'][:8]}{gone}"
 
 
 def _served(node: Node) -> str:
@@ -78,7 +78,7 @@ def _served(node: Node) -> str:
     views = detail.get("views", {})
     as_of = [f"{name} {'pushed' if view['pushed'] else 'as of ' + str(view['as_of'])}" for name, view in views.items()]
     state = "online" if detail["online"] else detail.get("error") or "not online"
-    requests = f"{detail['requests']} {plural(detail['requests'], 'request')} in the serving log"
+    requests = f"{detail['requests']:,} {plural(detail['requests'], 'request')} in the serving log"
     return ", ".join([state, *(as_of if detail["online"] else []), requests])
 
 

@@ -57,27 +57,27 @@ def advice_on(
     yield from (_defect(feature) for feature in differing.pop("", []))
     for view in audit.lateness:
         if view.early:
-            yield f"{view.view} ({view.service}) was served {view.early} {plural(view.early, 'time')} for an instant whose time had not come: a defect"
+            yield f"{view.view} ({view.service}) was served {view.early:,} {plural(view.early, 'time')} for an instant whose time had not come: a defect"
     yield from (_broken_promise(feeds.landings[name], features) for name, features in differing.items())
     yield from (_kept_aside(feed) for feed in feeds.pushes.values() if feed.done.kept_aside)
     yield from _old(audit, services, runs)
     for what, (count, message) in refused.items():
-        yield f"{what}, {count} {plural(count, 'time')}, first: {message}"
+        yield f"{what}, {count:,} {plural(count, 'time')}, first: {message}"
     if audit.losses.dropped or audit.losses.lost:
-        yield f"{audit.losses.dropped + audit.losses.lost} {plural(audit.losses.dropped + audit.losses.lost, 'request was', 'requests were')} not logged, and so not compared"
+        yield f"{audit.losses.dropped + audit.losses.lost:,} {plural(audit.losses.dropped + audit.losses.lost, 'request was', 'requests were')} not logged, and so not compared"
 
 
 def _defect(feature: FeatureAudit) -> str:
-    causes = ", ".join(f"{count} {cause}" for cause, count in feature.causes.items())
+    causes = ", ".join(f"{count:,} {cause}" for cause, count in feature.causes.items())
     return (
-        f"{feature.compared - feature.exact} of {feature.compared} {plural(feature.compared, 'value')} of {feature.feature} ({feature.service}) {plural(feature.compared - feature.exact, 'is', 'are')} not "
+        f"{feature.compared - feature.exact:,} of {feature.compared:,} {plural(feature.compared, 'value')} of {feature.feature} ({feature.service}) {plural(feature.compared - feature.exact, 'is', 'are')} not "
         f"training's ({causes}), and nothing that was injected explains it: a defect; look at the examples"
     )
 
 
 def _kept_aside(feed: PushFeed) -> str:
     return (
-        f"{feed.done.kept_aside} of {feed.done.rows} {plural(feed.done.rows, 'row')} pushed to {feed.source.title} came more than its lateness of "
+        f"{feed.done.kept_aside:,} of {feed.done.rows:,} {plural(feed.done.rows, 'row')} pushed to {feed.source.title} came more than its lateness of "
         f"{show_duration(feed.source.lateness)} after they happened: they are kept aside and count nowhere; a longer "
         "lateness would take them"
     )
@@ -119,8 +119,8 @@ def _broken_promise(landing: LandingSource, features: Sequence[FeatureAudit]) ->
         promise = f"known_after={show_duration(source.known_after)} of {source.title}"
         instead = f"known_after='{longer}' would have held"
     return (
-        f"{promise} is broken by late rows: {done.late} of {done.rows} came later than it says, by up to {by}, and {values} of "
-        f"{compared} {plural(compared, 'value')} of {len(features)} {plural(len(features), 'feature was', 'features were')} served without rows that training counts. {instead}; with "
+        f"{promise} is broken by late rows: {done.late:,} of {done.rows:,} came later than it says, by up to {by}, and {values:,} of "
+        f"{compared:,} {plural(compared, 'value')} of {len(features):,} {plural(len(features), 'feature was', 'features were')} served without rows that training counts. {instead}; with "
         "known_at=ARRIVAL rows of files count from when their file was first seen"
     )
 
@@ -128,13 +128,13 @@ def _broken_promise(landing: LandingSource, features: Sequence[FeatureAudit]) ->
 def _stale(view: ResolvedView, told: Sequence[Lateness], runs: ViewRuns) -> str:
     rows, asked = sum(found.stale for found in told), sum(found.requests for found in told)
     most = show_duration(max(found.greatest for found in told) // SECOND_US * SECOND_US)
-    said = f"{view.declared.title} was stale in {rows} of {asked} {plural(asked, 'row')}, by up to {most}"
+    said = f"{view.declared.title} was stale in {rows:,} of {asked:,} {plural(asked, 'row')}, by up to {most}"
     if view.is_pushed:
         return f"{said}: until a push that died was repaired"
     if view.timing.refresh is None:
         return f"{said}: it is continuous over a batch source, and so as old as its last run, here every hour"
     missed = [
-        f"{count} {what}"
+        f"{count:,} {what}"
         for what, count in (
             ("skipped", runs.skipped), ("died", runs.failed), ("fell into the pause", runs.paused),
             ("found the lease of a dead run", runs.refused),

@@ -105,7 +105,7 @@ class Simulation(Reported):
         audit = self.audit
         features = [
             (f.service, f.feature, f.compared, f.exact, f.compared - f.exact,
-             ", ".join(f"{count} {cause}" for cause, count in f.causes.items()))
+             ", ".join(f"{count:,} {cause}" for cause, count in f.causes.items()))
             for f in audit.features
         ]  # fmt: skip
         runs = [(r.view, r.completed, r.failed, r.skipped, r.paused, r.refused) for r in self.runs]
@@ -118,8 +118,8 @@ class Simulation(Reported):
         examples = [example.told(feature.feature) for feature in audit.features for example in feature.examples[:1]]
         lookups = self.counts.get("lookups", 0)
         summary = (
-            f"seed {self.seed}: {self.compared} {plural(self.compared, 'value')} of {lookups} {plural(lookups, 'lookup')} compared, {self.differing} differ, "
-            f"{self.early} {plural(self.early, 'row')} early, {self.stale} stale"
+            f"seed {self.seed}: {self.compared:,} {plural(self.compared, 'value')} of {lookups:,} {plural(lookups, 'lookup')} compared, {self.differing:,} differ, "
+            f"{self.early:,} {plural(self.early, 'row')} early, {self.stale:,} stale"
         )
         parts: tuple[str | ReportTable, ...] = (
             ReportTable(("service", "feature", "compared", "exact", "differing", "causes"), features),
