@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from featurestore.backup.restore import restore_backup
 from featurestore.cli import app
 from featurestore.errors import NotFoundError, PushError, RequestError
 from featurestore.push import quarantine
+from featurestore.push.push_sources import Pushing
 from featurestore.types import Bool, FeatureType, Float64, Int64, Timestamp
 from tests.small import NOON, THING, apply, both, hours, opened, table, write
 
@@ -367,15 +368,110 @@ def test_of_two_replays_at_once_one_is_told_so(monkeypatch: pytest.MonkeyPatch) 
         def beside_another(self: Any, ids: Any) -> int:
             if others:
                 others.clear()
-                self._erase_replayed()
+                self._erased(self._leaving())
             return erase(self, ids)
 
         with monkeypatch.context() as patched:
             patched.setattr(quarantine.PushedQuarantine, "_erase", beside_another)
-            with pytest.raises(PushError, match="another process replays rows of its quarantine; try again"):
+            with pytest.raises(
+                PushError, match="another process replays or discards rows of its quarantine; try again"
+            ):
                 store.replay_quarantined("pushed")
         assert store.replay_quarantined("pushed") == {}
         assert both(store, thing=[1])["view__sum"] == [310.0]
+
+
+def beside(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something when rows of quarantine were chosen next, before anything becomes of them."""
+    chosen, others = quarantine.PushedQuarantine._table, [do]
+
+    def and_then(self: Any) -> Any:
+        found = chosen(self)
+        if others:
+            others.pop()()
+        return found
+
+    monkeypatch.setattr(quarantine.PushedQuarantine, "_table", and_then)
+
+
+def test_of_two_discards_at_once_each_row_is_counted_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All, and one by its id; also where the other one comes when rows are noted and not erased yet."""
+    with opened(pushed_view(100)) as (store, _):
+        for ids in (False, True):
+            store.push("pushed", [row(1, 150.0), row(2, 160.0)])
+            first, _second = (one.id or 0 for one in store.quarantined_rows("pushed"))
+            asked = [first] if ids else None
+            counts: list[int] = []
+            with monkeypatch.context() as patched:
+                beside(patched, lambda asked=asked: counts.append(store.discard_quarantined("pushed", asked)))  # type: ignore[misc]
+                counts.append(store.discard_quarantined("pushed", asked))
+            assert counts == ([1, 0] if ids else [2, 0])
+            store.discard_quarantined("pushed")
+        store.push("pushed", [row(1, 150.0)])
+        erase, counts = quarantine.PushedQuarantine._erase, []
+        others = [lambda: counts.append(store.discard_quarantined("pushed"))]
+
+        def beside_another(self: Any, ids: Any) -> int:
+            if others:
+                others.pop()()
+            return erase(self, ids)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(quarantine.PushedQuarantine, "_erase", beside_another)
+            with pytest.raises(PushError, match="another process replays or discards"):
+                store.discard_quarantined("pushed")
+        assert sum(counts) <= 1
+        assert store.quarantined_rows("pushed") == []
+
+
+def test_a_row_is_replayed_or_discarded_and_not_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever chose its rows first: a discard counts no row that was pushed, and a replay pushes none that was discarded."""
+    with opened(pushed_view(100)) as (store, _):
+        store.push("pushed", [row(1, 150.0), row(2, 160.0)])
+        apply(store, pushed_view(1000))
+        with monkeypatch.context() as patched:
+            beside(patched, lambda: store.replay_quarantined("pushed"))
+            assert store.discard_quarantined("pushed") == 0
+        assert both(store, thing=[1])["view__sum"] == [310.0]
+
+        apply(store, pushed_view(100))
+        store.push("pushed", [row(3, 170.0), row(4, 180.0)])
+        apply(store, pushed_view(1000))
+        submit, others = Pushing.submit, [lambda: store.discard_quarantined("pushed")]
+
+        def when_discarded(self: Any, name: str, rows: Any, **words: Any) -> Any:
+            if others and rows.num_rows:
+                assert others.pop()() == 2
+            return submit(self, name, rows, **words)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Pushing, "submit", when_discarded)
+            with pytest.raises(PushError, match="another process replays or discards"):
+                store.replay_quarantined("pushed")
+        assert store.quarantined_rows("pushed") == []
+        assert both(store, thing=[1])["view__sum"] == [310.0]
+
+
+def test_a_discard_that_was_killed_is_completed() -> None:
+    """By whoever comes next: a row that was to be discarded is not replayed."""
+    with opened(pushed_view(100)) as (store, _):
+        store.push("pushed", [row(1, 150.0), row(2, 160.0), row(3, 170.0)])
+        apply(store, pushed_view(1000))
+        first, second, third = (one.id or 0 for one in store.quarantined_rows("pushed"))
+        with pytest.MonkeyPatch.context() as killing:
+            killing.setattr(quarantine.PushedQuarantine, "_erase", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.discard_quarantined("pushed", [first, third])
+        assert store.replay_quarantined("pushed").keys() == {second}
+        with pytest.MonkeyPatch.context() as killing:
+            apply(store, pushed_view(100))
+            store.push("pushed", [row(4, 150.0), row(5, 160.0)])
+            killing.setattr(quarantine.PushedQuarantine, "_erase", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                store.discard_quarantined("pushed")
+        apply(store, pushed_view(1000))
+        assert store.replay_quarantined("pushed") == {}
+        assert both(store, thing=[1])["view__sum"] == [160.0]
 
 
 def test_an_explanation_tells_which_pushed_rows_of_its_key_are_kept_aside() -> None:

@@ -20,7 +20,10 @@ from featurestore.sources.offline import Offline
 from featurestore.sources.push_logs import QUARANTINE
 
 REPLAYED = "(replayed from quarantine)"
-"""Under which a source's log has the ids of rows that were taken again and are not erased yet."""
+"""Under which a source's log has the ids of rows that were taken again, or are discarded, and are not erased yet."""
+
+TURN = "(turn at quarantine)"
+"""Under which it has how often that was changed: whoever chose rows before somebody else's change is told, and chooses anew."""
 
 OTHER_COLUMNS = "the columns that the source has by now"
 """What a row does not meet that a former definition of the source kept aside."""
@@ -52,8 +55,25 @@ class QuarantinedRow(NamedTuple):
     """What it does not meet, by now; empty of a pushed row that could be pushed again."""
 
 
+class _Leaving(NamedTuple):
+    """What the log of a source has under REPLAYED and TURN. ids: with commas between; "A:B" are all from A to B."""
+
+    ids: str | None
+    turn: str | None
+
+    def then(self, ids: str) -> tuple[Advance, _Leaving]:
+        """The change to other ids, which is made where nobody else made one, and what is there then."""
+        after = _Leaving(ids, str(int(self.turn or 0) + 1))
+        since = {REPLAYED: self.ids, TURN: self.turn}
+        return Advance(since, {REPLAYED: ids, TURN: str(after.turn)}), after
+
+
 class PushedQuarantine:
-    """The rows of one push source that are kept aside."""
+    """The rows of one push source that are kept aside.
+
+    A row leaves by a replay or a discard, and by one of them: both note in the log which rows leave before these are erased, a replay in the append
+    of the row itself.
+    """
 
     def __init__(self, source: PushSource, offline: Offline, pushing: Pushing) -> None:
         self._source, self._offline, self._pushing = source, offline, pushing
@@ -77,7 +97,7 @@ class PushedQuarantine:
         if not self._has_columns(table):
             why = "the source's columns were changed since it was kept aside; push its values as a row of now, and discard it"
             return {number: PushError(f"{self._source.title}: {why}") for number in table[KNOWN_AT].to_pylist()}
-        self._erase_replayed()
+        leaving = self._erased(self._leaving())
         table = self._chosen(ids)
         done: dict[int, Pushed | PushError] = {}
         taken: list[int] = []
@@ -91,51 +111,71 @@ class PushedQuarantine:
             if row.unmet:
                 done[row.id] = PushError(f"{self._source.title}: it does not meet {' and '.join(row.unmet)}")
                 continue
-            before, taken = _text(taken), [*taken, row.id]
-            done[row.id] = self._pushed(table.slice(place, 1), before=before, after=_text(taken))
-            if isinstance(done[row.id], PushError):
-                taken.pop()
+            rows = table.slice(place, 1).select(list(self._source.columns))
+            advance, after = leaving.then(_text([*taken, row.id]))
+            try:
+                done[row.id] = self._pushing.submit(self._source.name, rows, advance=advance).result()
+            except DeposedError:
+                raise self._is_changed_by_another() from None
+            except PushError as error:
+                done[row.id] = error
+                continue
+            taken, leaving = [*taken, row.id], after
             if len(taken) == ERASED_AT_ONCE:
-                self._erase_replayed()
-                taken = []
-        self._erase_replayed()
+                leaving, taken = self._erased(leaving), []
+        self._erased(leaving)
         return done
 
-    def _pushed(self, row: pa.Table, *, before: str, after: str) -> Pushed | PushError:
-        """What became of a row. before, after: the ids of those that were taken and not erased yet."""
-        rows = row.select(list(self._source.columns))
-        held = self._pushing.positions(self._source.name).get(REPLAYED)
-        if (held or "") != before:
-            raise self._is_replayed_by_another()
+    def _is_changed_by_another(self) -> PushError:
+        return PushError(f"{self._source.title}: another process replays or discards rows of its quarantine; try again")
+
+    def _leaving(self) -> _Leaving:
+        positions = self._pushing.positions(self._source.name)
+        return _Leaving(positions.get(REPLAYED), positions.get(TURN))
+
+    def _noted(self, leaving: _Leaving, ids: str) -> _Leaving:
+        """Note which rows leave, without a row."""
+        advance, after = leaving.then(ids)
+        nothing = pa.table({name: pa.array([], of.arrow) for name, of in self._source.columns.items()})
         try:
-            answer = self._pushing.submit(self._source.name, rows, advance=Advance({REPLAYED: held}, {REPLAYED: after}))
-            return answer.result()
+            self._pushing.submit(self._source.name, nothing, advance=advance).result()
         except DeposedError:
-            raise self._is_replayed_by_another() from None
-        except PushError as error:
-            return error
+            raise self._is_changed_by_another() from None
+        return after
 
-    def _is_replayed_by_another(self) -> PushError:
-        return PushError(f"{self._source.title}: another process replays rows of its quarantine; try again")
+    def _erased(self, leaving: _Leaving) -> _Leaving:
+        """Erase the rows that leave, also where whoever noted it was killed before, and then forget which these were."""
+        if not leaving.ids:
+            return leaving
+        self._erase(self._numbers(leaving.ids))
+        return self._noted(leaving, "")
 
-    def _erase_replayed(self) -> None:
-        """Erase rows that were taken, also by a replay that was killed before it did, and then forget which these were."""
-        held = self._pushing.positions(self._source.name).get(REPLAYED)
-        if held:
-            self._erase([int(number) for number in held.split(",")])
-            nothing = self._pushing.submit(
-                self._source.name, self._table().slice(0, 0).select(list(self._source.columns)),
-                advance=Advance({REPLAYED: held}, {REPLAYED: ""}),
-            )  # fmt: skip
-            try:
-                nothing.result()
-            except DeposedError:
-                raise self._is_replayed_by_another() from None
+    def _numbers(self, ids: str) -> list[int]:
+        found: list[int] = []
+        for said in ids.split(","):
+            first, _, last = said.partition(":")
+            if last:
+                found += (number for number in self._table()[KNOWN_AT].to_pylist() if int(first) <= number <= int(last))
+            else:
+                found.append(int(first))
+        return found
 
     def discard(self, ids: Sequence[int] | None) -> int:
-        """Erase rows without pushing them; how many. ids: only these."""
-        chosen = self._chosen(ids)
-        return self._erase(chosen[KNOWN_AT].to_pylist()) if chosen.num_rows else 0
+        """Erase rows without pushing them; how many this call erased, of which none was pushed. ids: only these."""
+        table = self._chosen(ids)
+        if not table.num_rows:
+            return 0
+        if not self._has_columns(table):  # nobody replays them, and the source takes no rows beside which that could be noted
+            return self._erase(table[KNOWN_AT].to_pylist())
+        leaving = self._erased(self._leaving())
+        there = self._table()[KNOWN_AT].to_pylist()
+        chosen = there if ids is None else sorted({*ids} & {*there})
+        if not chosen:
+            return 0
+        leaving = self._noted(leaving, f"{chosen[0]}:{chosen[-1]}" if ids is None else _text(chosen))
+        count = self._erase(chosen)
+        self._noted(leaving, "")
+        return count
 
     def _erase(self, ids: Sequence[int]) -> int:
         return self._offline.log(self._source, QUARANTINE).erase(pa.array(ids, pa.int64()), kept=(REPLACES,))

@@ -58,13 +58,15 @@ def name_anew(segment: Segment) -> str:
 def emptied(
     folder: Path, segment: Segment, schema: pa.Schema, known: pa.Array, *, kept: Collection[str]
 ) -> tuple[pa.Table, int]:
-    """The rows of a segment's file, those with these known_at emptied, and how many these are."""
+    """The rows of a segment's file, those with these known_at emptied, and how many of these were not empty before."""
     rows = pa.Table.from_batches(read_segment(folder, segment, schema), schema)
     found = pc.is_in(rows[KNOWN_AT], known)
+    were_there = pc.is_null(rows[KNOWN_AT])  # which none is
     for place, field in enumerate(rows.schema):
         if field.name != KNOWN_AT and field.name not in kept:
+            were_there = pc.or_(were_there, pc.is_valid(rows[field.name]))
             rows = rows.set_column(place, field, pc.if_else(found, pa.scalar(None, field.type), rows[field.name]))
-    return rows.combine_chunks(), pc.sum(found).as_py() or 0
+    return rows.combine_chunks(), pc.sum(pc.and_(found, were_there)).as_py() or 0
 
 
 def _swap(files: LogFolder, anew: Segment) -> None:
