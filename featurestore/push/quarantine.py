@@ -165,7 +165,9 @@ class PushedQuarantine:
         table = self._chosen(ids)
         if not table.num_rows:
             return 0
-        if not self._has_columns(table):  # nobody replays them, and the source takes no rows beside which that could be noted
+        if not self._has_columns(
+            table
+        ):  # nobody replays them, and the source takes no rows beside which that could be noted
             return self._erase(table[KNOWN_AT].to_pylist())
         leaving = self._erased(self._leaving())
         there = self._table()[KNOWN_AT].to_pylist()

@@ -15,6 +15,7 @@ from featurestore.console import Console
 from featurestore.console.page import PageKind
 from featurestore.console.pages.statistics import MOST_DRAWINGS
 from featurestore.console.site_map import PAGES
+from featurestore.reports.lineage.graph import Edge, found, graph_of
 from featurestore.types import Int64
 from tests.console_pages.pages import checked
 from tests.small import NOON, hours, table, write
@@ -117,3 +118,21 @@ def test_a_lookup_does_as_much_for_each_column_however_many_there_are(store: Fea
         return calls(lambda: console.answer("lookup", words))
 
     assert asked("wide") < 20 * asked("service07")
+
+
+class Counted(dict[Edge, None]):
+    """Edges that count how often somebody goes through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Edge]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_what_a_name_stands_for_is_found_without_going_through_the_graph_for_each(store: FeatureStore) -> None:
+    graph = graph_of(store.catalog)
+    graph.edges = edges = Counted(graph.edges)
+    assert found(graph, store.catalog, "service07") == ("service:service07",)
+    assert len(found(graph, store.catalog, "view007")) == 1 + FEATURES
+    assert edges.times <= 2

@@ -6,7 +6,7 @@ It is made of the definitions alone, so no data is read for it; what was written
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -252,7 +252,7 @@ def found(graph: Graph, catalog: Catalog, asked: Any) -> tuple[str, ...]:
     if not isinstance(asked, str):
         kinds = {FeatureView: "view", OnDemand: "on_demand", FeatureService: "service", Source: "source"}
         kind = next((kind for of, kind in kinds.items() if isinstance(asked, of)), None)
-        names = {f"{kind}:{asked.name}": _whole(graph, f"{kind}:{asked.name}")} if kind is not None else {}
+        names = {f"{kind}:{asked.name}": _whole(_below(graph), f"{kind}:{asked.name}")} if kind is not None else {}
         asked = f"{kind}:{asked.name}" if kind is not None else repr(asked)
     else:
         names = _names(graph, catalog)
@@ -263,9 +263,10 @@ def found(graph: Graph, catalog: Catalog, asked: Any) -> tuple[str, ...]:
 
 def _names(graph: Graph, catalog: Catalog) -> dict[str, tuple[str, ...]]:
     names: dict[str, tuple[str, ...]] = {}
+    below = _below(graph)
     for node in graph.nodes.values():
         if node.kind != "request value":
-            names[node.name] = (*names.get(node.name, ()), *_whole(graph, node.id))
+            names[node.name] = (*names.get(node.name, ()), *_whole(below, node.id))
     for view in catalog.views.values():
         names.update({f"{view.name}__{feature}": (feature_id(view.name, feature),) for feature in view.features})
     for service in catalog.services.values():
@@ -275,8 +276,14 @@ def _names(graph: Graph, catalog: Catalog) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _whole(graph: Graph, identity: str) -> tuple[str, ...]:
+def _below(graph: Graph) -> dict[str, list[str]]:
+    """What is made of each node at once."""
+    below: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        below.setdefault(edge.start, []).append(edge.end)
+    return below
+
+
+def _whole(below: Mapping[str, list[str]], identity: str) -> tuple[str, ...]:
     """A node, with the features of a view and the columns of a source."""
-    if identity.partition(":")[0] not in {"view", "source"}:
-        return (identity,)
-    return (identity, *(edge.end for edge in graph.edges if edge.start == identity))
+    return (identity, *below.get(identity, ())) if identity.partition(":")[0] in {"view", "source"} else (identity,)
