@@ -27,7 +27,7 @@ PATIENCE_MS = 300_000
 
 
 PICTURE_PIXELS = 720
-"""How high a picture is at most."""
+"""How high a picture is, where nothing else is said."""
 
 
 class Width(NamedTuple):
@@ -121,15 +121,14 @@ class Visitor:
         root = "document.documentElement"
         return int(self.page.evaluate(f"{root}.scrollWidth - {root}.clientWidth"))
 
-    def picture(self, path: Path, begins: str = "body") -> None:
-        """A file of what there is to see, from where something of the page begins."""
+    def picture(self, path: Path, high: int = PICTURE_PIXELS) -> None:
+        """A file of what there is to see, from the top of the page on: of a page that is so long `high` pixels, on a phone as many as it shows."""
         path.parent.mkdir(exist_ok=True)
-        wide, high = self.width.pixels
+        wide, screen = self.width.pixels
         self.page.mouse.move(0, 0)
-        top = float(
-            self.page.locator(begins).first.evaluate("(one) => one.getBoundingClientRect().top + window.scrollY")
-        )
-        clip: FloatRect = {"x": 0, "y": max(0, top - 8), "width": wide, "height": min(high, PICTURE_PIXELS)}
+        there = int(self.page.evaluate("document.documentElement.scrollHeight"))
+        most = min(screen, PICTURE_PIXELS) if self.width.is_phone else high
+        clip: FloatRect = {"x": 0, "y": 0, "width": wide, "height": min(there, most)}
         path.write_bytes(self.page.screenshot(animations="disabled", scale="css", full_page=True, clip=clip))
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from featurestore.console.site_map import PAGES
-from tests.browser.chromium import PATIENCE_MS, Visitor
+from tests.browser.chromium import PATIENCE_MS, PICTURE_PIXELS, Visitor
 from tests.browser.conftest import Demonstration
 
 PICTURES = Path(__file__).parents[2] / "docs" / "console"
@@ -42,13 +42,13 @@ ADDRESSES = {
     "availability?since=2d": "availability",
     "audit?since=1d": "audit",
     "drift?service=delay_model&since=1d&every=1h&baseline={frame}": "drift",
-    f"explain?{urlencode({'view': 'carrier_delays', 'key.carrier': 'UA', 'at': SEEN_AT})}": "explain",
+    f"explain?{urlencode({'view': 'carrier_delays:mean_delay_1h', 'key.carrier': 'UA', 'at': SEEN_AT})}": "explain",
     "request?id={request}": "request",
 }
 """What stands behind /ui/, and how the picture of it is called."""
 
-BEGINS = {"explain": "ul.more", "drift": ".overlays figure:nth-child(3)"}
-"""Where a picture of a page begins; the others at the top."""
+HIGH = {"explain": 900, "drift": 1_500}
+"""How many pixels high the pictures of pages are whose drawings lie farther below; the others as high as a screen shows."""
 
 ON_A_PHONE = {"overview", "audit", "explain"}
 """Of these there is a picture of a phone too."""
@@ -86,7 +86,7 @@ def test_a_page_is_read_without_complaint(visitor: Visitor, demonstration: Demon
     whole(visitor, address(demonstration, path))
     name = ADDRESSES[path]
     if os.environ.get("SCREENSHOTS") and name in (ON_A_PHONE if visitor.width.is_phone else ON_A_DESK):
-        visitor.picture(PICTURES / f"{name}-{visitor.width.name}.png", BEGINS.get(name, "body"))
+        visitor.picture(PICTURES / f"{name}-{visitor.width.name}.png", HIGH.get(name, PICTURE_PIXELS))
     assert visitor.page.locator("h1").count() == 1
     assert visitor.complaints == []
     assert visitor.strangers() == []
