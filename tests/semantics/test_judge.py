@@ -82,6 +82,14 @@ def test_a_default_replaces_the_null_of_missing_and_expired_only() -> None:
     assert taken.tolist() == [bool(judge.takes_default(status)) for status in Status]
 
 
+def test_a_row_has_expired_where_every_column_has() -> None:
+    """And not where one of them has another status."""
+    columns = [[Status.EXPIRED, Status.EXPIRED, Status.PRESENT], [Status.EXPIRED, Status.MISSING, Status.PRESENT]]
+    arrays = [np.array(column, np.uint8) for column in columns]
+    assert judge.are_expired(arrays).tolist() == [True, False, False]
+    assert judge.are_expired(arrays[:1]).tolist() == [True, True, False]
+
+
 def test_rows_of_keys_that_are_not_known_are_missing() -> None:
     """Known keys answer in the places of the requests; columns that share their statuses still do."""
     shared: list[Status] = [Status.PRESENT, Status.EXPIRED]
