@@ -165,8 +165,8 @@ class ServedRows:
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
 
-FILE = "\0file"
-"""A column of the file that a row lies in; no other column's name has a zero byte."""
+FILE = "__filename"
+"""What Arrow calls the column of the file that a row lies in, where it is asked for by name; no column of the log begins so."""
 
 FIXED = 3
 """What a packed result has before its values."""
@@ -236,8 +236,7 @@ def _rows_of(files: Sequence[Path], request: str) -> pa.Table:
     """The rows under an id. Only what may have some is read; where that is damaged, the files that are not."""
     try:
         dataset = pads.dataset([str(path) for path in files], format="parquet")
-        columns = {name: pc.field(name) for name in dataset.schema.names} | {FILE: pc.field("__filename")}
-        rows = dataset.to_table(columns=columns, filter=pc.field("request") == request)
+        rows = dataset.to_table(columns=[*dataset.schema.names, FILE], filter=pc.field("request") == request)
         if all(is_sound(Path(path)) for path in pc.unique(rows[FILE]).to_pylist()):
             return restored(rows.drop_columns([FILE]))
     except FileNotFoundError:
