@@ -129,7 +129,7 @@ def _ahead(source: PushSource, times: Sequence[int | None], now: int) -> PushErr
     """What is wrong with the rows that are further ahead of the store's clock than a row may be."""
     ahead = {
         row: f"column '{source.event_time}': it happened at {to_json(Timestamp, timestamp_of(happened))}, and the store's clock is at "
-        f"{to_datetime(now).isoformat()}; a row may be at most {source.tolerance / 1e6:g} s ahead of it"
+        f"{to_datetime(now).isoformat()}; a row may be at most {show_duration(source.tolerance)} ahead of it"
         for row, happened in enumerate(times)
         if happened is not None and happened > now + source.tolerance
     }

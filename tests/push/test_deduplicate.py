@@ -67,7 +67,7 @@ def test_a_row_may_be_ahead_by_the_tolerance(at: int | None, refused: bool) -> N
     (outcome,) = sorted_out([95, at]).outcomes
     assert isinstance(outcome, PushError) is refused
     assert not refused or "row 1, column 'at'" in str(outcome)
-    assert not refused or "at most 5e-06 s ahead" in str(outcome)
+    assert not refused or "at most 5us ahead" in str(outcome)
 
 
 def test_of_a_refused_request_nothing_is_kept_and_the_others_are() -> None:
@@ -78,6 +78,12 @@ def test_of_a_refused_request_nothing_is_kept_and_the_others_are() -> None:
     assert found.outcomes[0] is error
     assert isinstance(found.outcomes[1], PushError)
     assert found.outcomes[2] == Pushed(1, 0, 1)
+
+
+def test_the_lateness_is_told_where_rows_came_too_late() -> None:
+    """And only there."""
+    outcomes = [outcome for outcome in sorted_out([95], [96, 80]).outcomes if isinstance(outcome, Pushed)]
+    assert [outcome.lateness for outcome in outcomes] == [0, 10]
 
 
 def test_a_version_replaces_the_last_one_and_is_kept_once() -> None:

@@ -103,7 +103,7 @@ def test_what_is_pushed_is_served_when_the_answer_comes(client: httpx.Client, st
         ({"source": "swipes", "rows": [swipe("a"), swipe("b", "much")]}, 422, "row 1, column 'amount' must be Float64"),
         ({"source": "swipes", "rows": [swipe("a", ammount=1)]}, 422, "Did you mean 'amount'?"),
         ({"source": "swipes", "rows": [swipe("a", at=None)]}, 422, "row 0 has no 'at', which is its event_time"),
-        ({"source": "swipes", "rows": [swipe("a", at="2013-01-01T12:01:00Z")]}, 422, "at most 1 s ahead"),
+        ({"source": "swipes", "rows": [swipe("a", at="2013-01-01T12:01:00Z")]}, 422, "at most 1s ahead"),
         ({"source": "swipes", "rows": [3]}, 422, "must map columns to values"),
         ({"source": "swipes", "rows": []}, 400, "at least one"),
         ({"source": "swipes", "row": []}, 400, "Did you mean 'rows'?"),
