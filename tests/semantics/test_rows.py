@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore import FeatureView, LastN, Latest, Mean, ParquetSource
+from featurestore import FeatureView, InRange, LastN, Latest, Mean, ParquetSource, PushSource
+from featurestore.declare.push import KNOWN_AT, REPLACES
 from featurestore.query.windows.ranges import monotone_runs, range_of
 from featurestore.semantics import rows as rule
+from featurestore.semantics.forgotten import ForgottenKey, ForgottenKeys, digest_sql
 from featurestore.semantics.judge import ended, ended_sql, expired
 from featurestore.semantics.source_columns import Scan
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.semantics.windows import Span
+from featurestore.types import Bool, Float64, Int64, Timestamp
 from tests.small import THING
 
 SETTLE, TTL, KNOWN_AFTER, HISTORY, AS_OF = 5, 20, 3, 40, 60
@@ -36,13 +39,15 @@ ASKED = st.one_of(st.just(AS_OF), INSTANT)
 RAW = {"thing": "BIGINT", "id": "BIGINT", "at": "TIMESTAMP", "learned": "TIMESTAMP", "gone": "BOOLEAN", "x": "DOUBLE"}
 
 
-def resolved(*, identity: bool, history: bool = True) -> ResolvedView:
+def resolved(*, identity: bool, history: bool = True, expectations: Sequence[Any] = ()) -> ResolvedView:
     """A view with every word that rule 1 knows."""
     words: dict[str, Any] = {"identity": ["id"], "deleted": "gone"} if identity else {}
     if history:
         words["history_until"] = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=HISTORY)
         words["known_after"] = f"{KNOWN_AFTER}us"
-    source = ParquetSource("rows", "rows.parquet", event_time="at", known_at="learned", **words)
+    source = ParquetSource(
+        "rows", "rows.parquet", event_time="at", known_at="learned", expectations=expectations, **words
+    )
     view = FeatureView(
         "view", entity=THING, source=source, refresh="1h", settle=f"{SETTLE}us", ready_after="1m", ttl=f"{TTL}us",
         features={"x": Latest("x"), "mean": Mean("x", window="30us"), "last": LastN("x", n=2)},
@@ -99,6 +104,7 @@ def test_each_predicate_is_the_same_in_sql_and_in_python(
         inner = f"SELECT *, {rule.known_sql(view.source)} AS known FROM given"
         found = connection.sql(
             f"SELECT known, {rule.counts_from_sql(SETTLE)} AS counts_from, {rule.counts_until_sql(SETTLE)} AS counts_until, "
+            f"{rule.counts_from_sql()} AS unsettled, "
             f"{rule.before_ttl_sql(as_of, TTL)} AS before, {ended_sql('superseded', as_of)} AS over, "
             f"{rule.within_sql(rule.visible_span(view, MEAN), as_of)} AS within, "
             f"{rule.within_sql(rule.visible_span(view, LAST), as_of)} AS in_ttl FROM ({inner})"
@@ -108,6 +114,7 @@ def test_each_predicate_is_the_same_in_sql_and_in_python(
         assert found["known"].tolist() == known.tolist()
         assert found["counts_from"].tolist() == begun.tolist()
         assert found["counts_until"].tolist() == gone.tolist()
+        assert found["unsettled"].tolist() == rule.counts_from(event, known).tolist()
         assert found["before"].tolist() == rule.before_ttl(event, as_of, TTL).tolist()
         assert found["over"].tolist() == ended(superseded, as_of).tolist()
         within = (event > window.start(as_of)) & (event <= window.end(as_of))
@@ -121,6 +128,132 @@ def test_each_predicate_is_the_same_in_sql_and_in_python(
             assert [row for (row,) in asked(connection, f"SELECT {sql} FROM interval")] == python.tolist()
         one = [bool(expired(*row, as_of, TTL)) for row in zip(event.tolist(), superseded.tolist(), strict=True)]
         assert one == expired(event, superseded, as_of, TTL).tolist()
+
+
+@pytest.mark.parametrize(
+    ("identity", "columns", "stays"),
+    [
+        ([], [], True),
+        ([], ["thing"], True),  # no row replaces another
+        (["id"], [], True),  # an entity without keys has one
+        (["id"], ["id"], True),
+        (["id", "thing"], ["id"], True),
+        (["id"], ["thing"], False),
+        (["id"], ["id", "thing"], False),
+    ],
+)
+def test_all_versions_of_a_row_have_one_key_where_its_identity_names_it(
+    identity: list[str], columns: list[str], stays: bool
+) -> None:
+    source = ParquetSource("rows", "rows.parquet", event_time="at", known_at="learned", identity=identity)
+    assert rule.keys_stay(source, columns) is stays
+
+
+NO = None
+FORGOTTEN_THING, FORGOTTEN_AT = 9, 50
+QUARANTINED, WARNED = InRange("x", at_least=0, otherwise="quarantine"), InRange("x", at_most=100, otherwise="warn")
+EXPECTED = [  # thing, id, at, learned, gone, x
+    (1, 1, 1, 2, NO, 5.0),
+    (1, 1, 1, 3, NO, -1.0),  # in quarantine
+    (1, 2, 1, 4, True, -1.0),  # a deletion, of which nothing is expected
+    (2, 3, 1, 8, False, 500.0),  # warned of
+    (1, 4, 1, NO, NO, 5.0),  # never known
+    (NO, 5, 1, 3, NO, 5.0),
+    (1, 6, NO, 3, NO, 5.0),
+    (1, NO, 1, 3, NO, 5.0),
+    (NO, 8, NO, 3, True, 5.0),  # a deletion needs neither key nor time
+    (FORGOTTEN_THING, 9, 1, FORGOTTEN_AT, NO, 500.0),
+    (FORGOTTEN_THING, 10, 1, NO, NO, 5.0),
+    (FORGOTTEN_THING, 11, 1, FORGOTTEN_AT + 1, NO, 500.0),  # learned after that
+    (2, 12, 1, 99, NO, -7.0),  # in quarantine
+]
+
+
+def scanned(connection: duckdb.DuckDBPyConnection, rows: Sequence[tuple[Any, ...]]) -> Scan:
+    """A scan of rows as `EXPECTED` has them, numbered from 0 on, where a key is forgotten."""
+    types = {
+        name: {"BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us"), "BOOLEAN": pa.bool_()}.get(of, pa.float64())
+        for name, of in RAW.items()
+    }
+    columns = dict(zip(types, zip(*rows, strict=True), strict=True))
+    columns = {
+        name: pa.array([*values], of) for (name, of), values in zip(types.items(), columns.values(), strict=True)
+    }
+    connection.register("expected_rows", pa.table({**columns, "n": pa.array(range(len(rows)))}))
+    ((digest,),) = asked(connection, f"SELECT {digest_sql('00', 'thing', [('thing', Int64, str(FORGOTTEN_THING))])}")
+    forgotten = ForgottenKeys("00", (ForgottenKey("thing", ("thing",), digest, FORGOTTEN_AT),))
+    return Scan("expected_rows", "3", "n", forgotten)
+
+
+def test_rows_that_do_not_meet_what_is_expected_of_them(connection: duckdb.DuckDBPyConnection) -> None:
+    """They are counted and found, those of forgotten keys left out; in quarantine they are never known."""
+    view, scan = resolved(identity=True, expectations=[QUARANTINED, WARNED]), scanned(connection, EXPECTED)
+    sql = rule.words_sql(view, scan)
+    assert asked(connection, f"SELECT row, known FROM ({sql}) WHERE quarantined ORDER BY row") == [
+        (1, None),
+        (12, None),
+    ]
+    assert asked(connection, f"SELECT row, superseded FROM ({rule.versions_sql(view, sql)}) WHERE row < 2 ORDER BY row") == [
+        (0, END), (1, END),
+    ]  # fmt: skip
+    assert asked(connection, rule.unmet_counts_sql(view, scan)) == [(2, 2)]
+    everything = asked(connection, rule.unmet_counts_sql(view, scan._replace(forgotten=None)))
+    assert everything == [(2, 3)]
+    flagged = [(3, n, n in {1, 12}, n in {3, 9, 11}, EXPECTED[n][1], EXPECTED[n][5]) for n in (1, 3, 9, 11, 12)]
+    for most, forgotten, found in [
+        (9, None, flagged),
+        (3, None, flagged[:3]),
+        (9, scan.forgotten, flagged[:2] + flagged[3:]),
+    ]:
+        rows = rule.unmet_rows_sql(view, scan._replace(forgotten=forgotten), most=most)
+        places = [sorted(view.columns).index(name) for name in ("id", "x")]
+        values = ", ".join(f"v{place}" for place in places)
+        assert asked(connection, f"SELECT file, row, u0, u1, {values} FROM ({rows}) ORDER BY row") == found
+    warned = resolved(identity=True, expectations=[WARNED])
+    assert asked(connection, f"SELECT count(*) FROM ({rule.words_sql(warned, scan)}) WHERE quarantined") == [(0,)]
+
+
+def test_rows_that_lack_what_a_row_needs_are_counted(connection: duckdb.DuckDBPyConnection) -> None:
+    """Those that are never known or have no identity, and of the others those without a key or a time, which deletions need not have. Not
+    those in quarantine, and of forgotten keys."""
+    view, scan = resolved(identity=True, expectations=[QUARANTINED, WARNED]), scanned(connection, EXPECTED)
+    assert asked(connection, rule.invalid_sql(view, scan)) == [(2, 2)]
+    assert asked(connection, rule.invalid_sql(view, scan._replace(forgotten=None))) == [(3, 2)]
+    assert asked(connection, rule.invalid_sql(resolved(identity=True), scan)) == [(2, 2)]
+    assert asked(connection, rule.invalid_sql(PLAIN, scan)) == [(1, 3)]  # without identities, and deletions
+    for number in range(9):
+        (told,) = asked(connection, rule.whole_sql(VIEW, scanned(connection, [EXPECTED[0], EXPECTED[number]])))
+        assert told == (number < 4,)
+
+
+@pytest.mark.parametrize(
+    ("now", "newest"), [(1, None), (2, 2), (7, 4), (8, 8), (98, FORGOTTEN_AT + 1), (99, FORGOTTEN_AT + 1)]
+)
+def test_the_newest_row_is_one_that_is_known(
+    connection: duckdb.DuckDBPyConnection, now: int, newest: int | None
+) -> None:
+    """By now, and not one in quarantine."""
+    view = resolved(identity=True, history=False, expectations=[QUARANTINED, WARNED])
+    assert asked(connection, rule.newest_known_sql(view, scanned(connection, EXPECTED), now)) == [(newest,)]
+
+
+def test_of_what_is_left_of_a_forgotten_row_of_a_log_nothing_is_lacking(connection: duckdb.DuckDBPyConnection) -> None:
+    """A deletion has no time either, and is no such row: its identity is missed."""
+    source = PushSource(
+        "rows", schema={"thing": Int64, "id": Int64, "at": Timestamp, "gone": Bool, "x": Float64}, event_time="at",
+        identity="id", deleted="gone",
+    )  # fmt: skip
+    view = resolve(
+        FeatureView("view", entity=THING, source=source, features=["x"]),
+        {**RAW, KNOWN_AT: "BIGINT", REPLACES: "BIGINT"},
+    )
+    rows = [  # as in `EXPECTED`; one without a time that is no deletion is what is left
+        (1, 1, 1, NO, NO, NO), (NO, NO, NO, NO, NO, NO), (NO, NO, NO, NO, True, NO), (NO, 3, NO, NO, True, NO), (NO, 4, 1, NO, NO, NO),
+    ]  # fmt: skip
+    own = f"SELECT * EXCLUDE (learned), n AS {KNOWN_AT}, NULL::BIGINT AS {REPLACES}"
+    scan = scanned(connection, rows)
+    scan = scan._replace(relation=f"({own} FROM {scan.relation})")
+    assert asked(connection, rule.invalid_sql(view, scan)) == [(1, 1)]
 
 
 def counts(row: Drawn, as_of: int) -> bool:
