@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from featurestore import Count, Latest, Sum
 from featurestore.query.answer import ask
 from featurestore.query.asof import newest_column
-from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql
+from featurestore.query.changed_keys import all_keys_sql, changed_keys_sql, has_newest
 from featurestore.semantics.view import ResolvedView
 from featurestore.sources.offline import Offline
 from featurestore.sources.session import Session
@@ -33,13 +33,22 @@ def at(times: Sequence[int | None]) -> list[Any]:
     return [None if each is None else EPOCH + each * MICROSECOND for each in times]
 
 
-def changed(tmp_path: Path, rows: Any, features: Any, *, new_files: Sequence[int] = (), **words: Any) -> list[int]:
+def changed(
+    tmp_path: Path,
+    rows: Any,
+    features: Any,
+    *,
+    new_files: Sequence[int] = (),
+    new_rows_from: int | None = None,
+    **words: Any,
+) -> list[int]:
     """The keys of rows that changed, in order; every row has a key of its own, its number, where the rows say no other."""
     view = view_of(rows, features, **{**REFRESHED, **words})
     offline = Offline(tmp_path)
     with offline.session() as session:
         of = resolved(view, offline).parts[0].view
-        sql = changed_keys_sql(of, session.scan(of.source), after=AFTER, upto=UPTO, new_files=new_files)
+        scan, upto = session.scan(of.source), {"after": AFTER, "upto": UPTO}
+        sql = changed_keys_sql(of, scan, **upto, new_files=new_files, new_rows_from=new_rows_from)
         found = [key for (key,) in session.connection.sql(sql).fetchall()]
         assert len(found) == len(set(found))
         return sorted(found)
@@ -121,6 +130,17 @@ def test_of_every_row_of_a_file_that_came(tmp_path: Path) -> None:
     assert changed(tmp_path, files, ["x"], new_files=[0], identity="id", **words) == [1, 2, 4]
 
 
+def test_of_every_row_from_a_number_on(tmp_path: Path) -> None:
+    """Where rows lie in no file; beside those that changed, and of what its rows replace. Each key once."""
+    known = at([0, 15, 0, 0, 0])
+    rows = table(thing=[1, 2, 3, 4, 4], at=at([0] * 5), known=known, id=[7, 8, 9, 7, 7], x=[1.0] * 5)
+    words: dict[str, Any] = {"known_at": "known"}
+    assert changed(tmp_path, rows, ["x"], **words) == [2]
+    assert changed(tmp_path, rows, ["x"], new_rows_from=3, **words) == [2, 4]
+    assert changed(tmp_path, rows, ["x"], new_rows_from=5, **words) == [2]
+    assert changed(tmp_path, rows, ["x"], new_rows_from=3, identity="id", **words) == [1, 2, 4]
+
+
 def test_all_keys_are_those_of_every_version_once_each(tmp_path: Path) -> None:
     """However far ahead, whatever replaced them."""
     rows = table(thing=[2, 1, None, 2], at=at([0, 99, 1, 3]), known=at([1, 99, 2, 3]), id=[7, 7, 8, 9], x=[1.0] * 4)
@@ -188,6 +208,8 @@ def test_the_newest_rows_are_told_only_where_no_row_replaces_another(tmp_path: P
             of = resolved(view_of(rows, features, known_at="known", **words), offline).parts[0].view
             sql = all_keys_sql(of, session.scan(of.source), newest_at=[0])
             assert session.connection.sql(sql).columns == ["k0"]
+        some = view_of(rows, {"x": Latest("x"), "n": Count(window="1us")}, known_at="known")
+        assert has_newest(resolved(some, offline).parts[0].view)
 
 
 def test_no_table_of_all_rows_is_made_where_the_newest_are_told(tmp_path: Path) -> None:

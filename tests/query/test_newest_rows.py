@@ -129,3 +129,19 @@ def test_of_keys_that_are_no_whole_numbers_nothing_is_kept(tmp_path: Path) -> No
         scan = session.scan(of.source)
         assert answers(of, session, collected_keys_sql(session.connection, of, scan, instants=[1]), 1) == []
         assert collected_keys_sql(session.connection, of, scan, instants=[]) == all_keys_sql(of, scan)
+
+
+@pytest.mark.parametrize(
+    ("instants", "rows"), [([3], [1, 2]), ([0], [0]), ([0, 3], [0, 1, 2]), ([-1], [0]), ([9], [3])]
+)
+def test_only_the_newest_rows_of_a_key_are_kept(tmp_path: Path, instants: list[int], rows: list[int]) -> None:
+    """All that happened last, at each of the instants, and nothing beside; any row where none counts yet."""
+    offline = Offline(tmp_path)
+    with offline.session() as session:
+        at = [EPOCH + micros * MICROSECOND for micros in (0, 2, 2, 9)]
+        given = table(thing=[1] * 4, at=at, known=at, x=[1.0, 2.0, 3.0, 4.0])
+        view = view_of(given, ["x"], known_at="known", refresh="1us", settle="1us")
+        of = resolved(view, offline).parts[0].view
+        collected_keys_sql(session.connection, of, session.scan(of.source), instants=instants)
+        kept = session.connection.execute(f"SELECT row, event_us, counts_from FROM {newest_table(of)} ORDER BY row")
+        assert kept.fetchall() == [(row, (0, 2, 2, 9)[row], (0, 2, 2, 9)[row]) for row in rows]

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurestore import FeatureView, InRange, LastN, Latest, Mean, ParquetSource, PushSource
+from featurestore import Entity, FeatureView, InRange, LastN, Latest, Mean, ParquetSource, PushSource
 from featurestore.declare.push import KNOWN_AT, REPLACES
 from featurestore.query.windows.ranges import monotone_runs, range_of
 from featurestore.semantics import rows as rule
 from featurestore.semantics.forgotten import ForgottenKey, ForgottenKeys, digest_sql
 from featurestore.semantics.judge import ended, ended_sql, expired
-from featurestore.semantics.source_columns import Scan
+from featurestore.semantics.source_columns import Scan, cell
 from featurestore.semantics.time import END
 from featurestore.semantics.view import ResolvedView, resolve
 from featurestore.semantics.windows import Span
@@ -151,6 +151,7 @@ def test_all_versions_of_a_row_have_one_key_where_its_identity_names_it(
 
 NO = None
 FORGOTTEN_THING, FORGOTTEN_AT = 9, 50
+BEYOND = InRange("x", at_most=1000, otherwise="refuse")
 QUARANTINED, WARNED = InRange("x", at_least=0, otherwise="quarantine"), InRange("x", at_most=100, otherwise="warn")
 EXPECTED = [  # thing, id, at, learned, gone, x
     (1, 1, 1, 2, NO, 5.0),
@@ -209,6 +210,8 @@ def test_rows_that_do_not_meet_what_is_expected_of_them(connection: duckdb.DuckD
         places = [sorted(view.columns).index(name) for name in ("id", "x")]
         values = ", ".join(f"v{place}" for place in places)
         assert asked(connection, f"SELECT file, row, u0, u1, {values} FROM ({rows}) ORDER BY row") == found
+    two = rule.words_sql(resolved(identity=True, expectations=[BEYOND, QUARANTINED]), scan)
+    assert asked(connection, f"SELECT row FROM ({two}) WHERE quarantined ORDER BY row") == [(1,), (12,)]
     warned = resolved(identity=True, expectations=[WARNED])
     assert asked(connection, f"SELECT count(*) FROM ({rule.words_sql(warned, scan)}) WHERE quarantined") == [(0,)]
 
@@ -239,14 +242,7 @@ def test_the_newest_row_is_one_that_is_known(
 
 def test_of_what_is_left_of_a_forgotten_row_of_a_log_nothing_is_lacking(connection: duckdb.DuckDBPyConnection) -> None:
     """A deletion has no time either, and is no such row: its identity is missed."""
-    source = PushSource(
-        "rows", schema={"thing": Int64, "id": Int64, "at": Timestamp, "gone": Bool, "x": Float64}, event_time="at",
-        identity="id", deleted="gone",
-    )  # fmt: skip
-    view = resolve(
-        FeatureView("view", entity=THING, source=source, features=["x"]),
-        {**RAW, KNOWN_AT: "BIGINT", REPLACES: "BIGINT"},
-    )
+    view = pushed_view()
     rows = [  # as in `EXPECTED`; one without a time that is no deletion is what is left
         (1, 1, 1, NO, NO, NO), (NO, NO, NO, NO, NO, NO), (NO, NO, NO, NO, True, NO), (NO, 3, NO, NO, True, NO), (NO, 4, 1, NO, NO, NO),
     ]  # fmt: skip
@@ -254,6 +250,89 @@ def test_of_what_is_left_of_a_forgotten_row_of_a_log_nothing_is_lacking(connecti
     scan = scanned(connection, rows)
     scan = scan._replace(relation=f"({own} FROM {scan.relation})")
     assert asked(connection, rule.invalid_sql(view, scan)) == [(1, 1)]
+
+
+def pushed_view() -> ResolvedView:
+    source = PushSource(
+        "rows", schema={"thing": Int64, "id": Int64, "at": Timestamp, "gone": Bool, "x": Float64}, event_time="at",
+        identity="id", deleted="gone",
+    )  # fmt: skip
+    raw = {**RAW, KNOWN_AT: "BIGINT", REPLACES: "BIGINT"}
+    return resolve(FeatureView("view", entity=THING, source=source, features=["x"]), raw)
+
+
+def test_a_version_counts_until_the_next_one_is_known(connection: duckdb.DuckDBPyConnection) -> None:
+    """Whichever is known first of those that were learned later; a version that is not known yet ends none."""
+    learned = [70, 42, 90, 50, NO]  # where history was loaded in bulk, what was learned last may be known first
+    rows = [(1, 1, happened, when, NO, 1.0) for happened, when in zip([50, 40, 50, 50, 50], learned, strict=True)]
+    view = resolved(identity=True)
+    found = f"SELECT learned_us, superseded FROM ({rule.versions_sql(view, rule.words_sql(view, scanned(connection, rows)))}) ORDER BY learned_us"
+    assert asked(connection, f"{found} NULLS LAST") == [(42, 50), (50, 70), (70, 90), (90, END), (NO, 42)]
+    plain = rule.versions_sql(PLAIN, rule.words_sql(PLAIN, scanned(connection, rows)))
+    assert asked(connection, f"SELECT DISTINCT superseded FROM ({plain})") == [(END,)]
+
+
+def test_a_pushed_version_counts_until_what_names_it_is_known(connection: duckdb.DuckDBPyConnection) -> None:
+    """No other of its identity ends it."""
+    rows, view = [(1, 1, 1, NO, NO, 1.0)] * 4, pushed_view()
+    scan = scanned(connection, rows)
+    replaces = "CASE n WHEN 1 THEN 0 WHEN 3 THEN 1 END"
+    scan = scan._replace(
+        relation=f"(SELECT * EXCLUDE (learned), n AS {KNOWN_AT}, {replaces} AS {REPLACES} FROM {scan.relation})"
+    )
+    sql = rule.versions_sql(view, rule.words_sql(view, scan))
+    assert asked(connection, f"SELECT row, superseded FROM ({sql}) ORDER BY row") == [
+        (0, 1),
+        (1, 3),
+        (2, END),
+        (3, END),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "at", "told"),
+    [
+        ({}, 60, []),
+        ({"known": 65}, 60, []),
+        ({"known": 66}, 60, ["not yet known"]),
+        ({"superseded": 66}, 60, []),
+        ({"superseded": 65}, 60, ["superseded"]),
+        ({"deleted": True}, 60, ["deleted"]),
+        ({"event_us": 60}, 60, []),
+        ({"event_us": 61}, 60, ["too new"]),
+        ({"event_us": 40}, 60, []),
+        ({"event_us": 39}, 60, ["expired"]),
+        ({"event_us": NO}, 60, ["invalid", "too new", "expired"]),
+        ({"k0": NO}, 60, ["invalid"]),
+        ({"id": NO}, 60, ["invalid"]),
+    ],
+)
+def test_a_row_is_told_what_it_is_not(
+    connection: duckdb.DuckDBPyConnection, row: dict[str, Any], at: int, told: list[str]
+) -> None:
+    """At the µs: known and superseded by when the lookups of an instant know, within the ttl by when it happened."""
+    words = {"event_us": 50, "known": 50, "superseded": END, "k0": 1, "id": 1, "deleted": NO, **row}
+    given = ", ".join(
+        f"CAST({'NULL' if value is NO else value} AS {'BOOLEAN' if name == 'deleted' else 'BIGINT'}) AS "
+        + {"id": cell("id"), "deleted": cell("gone")}.get(name, name)
+        for name, value in words.items()
+    )
+    terms = [*rule.current_terms(VIEW, at), *rule.visible_terms(VIEW, at)]
+    answers = asked(connection, f"SELECT {', '.join(f'({term}) IS TRUE' for term, _ in terms)} FROM (SELECT {given})")[
+        0
+    ]
+    assert [name for (_, name), holds in zip(terms, answers, strict=True) if not holds] == told
+    endless = resolve(VIEW.declared.model_copy(update={"ttl": None}), RAW)
+    assert [name for _, name in rule.visible_terms(endless, at)] == ["too new"]
+
+
+def test_a_condition_holds_where_it_is_true(connection: duckdb.DuckDBPyConnection) -> None:
+    """And not where it is null; of an entity without keys all rows are of one, which is 0."""
+    said = ", ".join(rule.holds_sql(text) for text in ("1 = 1", "1 = 2", "NULL"))
+    assert asked(connection, f"SELECT {said}") == [(True, False, False)]
+    view = resolve(VIEW.declared.model_copy(update={"entity": Entity("all", key={}), "key": {}}), RAW)
+    words = rule.words_sql(view, scanned(connection, EXPECTED[:3]), conditions=["x > 0"])
+    assert asked(connection, f"SELECT k0, w0 FROM ({words}) ORDER BY row") == [(0, True), (0, False), (0, False)]
 
 
 def counts(row: Drawn, as_of: int) -> bool:
