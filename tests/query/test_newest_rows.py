@@ -134,8 +134,12 @@ def test_of_keys_that_are_no_whole_numbers_nothing_is_kept(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("instants", "rows"), [([3], [1, 2]), ([0], [0]), ([0, 3], [0, 1, 2]), ([-1], [0]), ([9], [3])]
 )
-def test_only_the_newest_rows_of_a_key_are_kept(tmp_path: Path, instants: list[int], rows: list[int]) -> None:
-    """All that happened last, at each of the instants, and nothing beside; any row where none counts yet."""
+@pytest.mark.parametrize("read", [newest_rows.READ_ROWS, 1])
+def test_only_the_newest_rows_of_a_key_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instants: list[int], rows: list[int], read: int
+) -> None:
+    """All that happened last, at each of the instants, and nothing beside; one row where none counts yet."""
+    monkeypatch.setattr(newest_rows, "READ_ROWS", read)
     offline = Offline(tmp_path)
     with offline.session() as session:
         at = [EPOCH + micros * MICROSECOND for micros in (0, 2, 2, 9)]
