@@ -114,7 +114,7 @@ def test_a_row_is_merged_and_taken_out_once() -> None:
     """A record that is true for a row's instant has it already, however often the row comes again."""
     with opened(*pushed({"count": Count(window="lifetime"), "total": Sum("x", window="lifetime")})) as (store, _):
         store.push("swipes", [row(1, at=NOON), row(2, at=NOON, x=2.0), row(1, at=NOON, x=4.0)])
-        view = PushedView(store.config.project, store.lookup("service").service.parts[0].view)
+        view = PushedView(store.config.project, store.lookup("service").service.parts[0].view, tagged=False)
         first, second, third = [one.row for one in read_rows([view], store.offline.log(view.source).read())]
         changed = view.records.changed
         whole = changed(None, [first, second], [])

@@ -102,7 +102,7 @@ class World:
         codec, (applied,) = self.codec(view), self.store._project.applied([view])
         found = [key for some in self.store.online.scan(codec.record_prefix) for key in some]
         if applied.is_pushed:
-            records = PushedView(self.store.config.project, applied).records
+            records = PushedView(self.store.config.project, applied, tagged=False).records
             held = dict(zip(found, self.store.online.get(found).values, strict=True))
             found = [key for key, record in held.items() if record is not None and not records.is_empty(record)]
         return {tuple(codec.values_of(key)): key for key in found}

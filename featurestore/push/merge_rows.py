@@ -30,7 +30,7 @@ class LoggedRow(NamedTuple):
 class PushedView:
     """A view version over a push source: its tiles, and how its keys and records are written."""
 
-    def __init__(self, project: str, view: ResolvedView, *, tagged: bool = False) -> None:
+    def __init__(self, project: str, view: ResolvedView, *, tagged: bool) -> None:
         assert isinstance(view.source, PushSource)
         self.view = view
         self.source: PushSource = view.source

@@ -30,7 +30,7 @@ def pushed(features: Any, derived: dict[str, str] | None = None, **words: Any) -
     source = PushSource("rows", schema=SCHEMA, event_time="at", identity="id", derived=derived or {}, **words)
     view = FeatureView("view", entity=THING, source=source, features=features)
     raw = {**RAW, **dict.fromkeys(derived or {}, "DOUBLE")}
-    return PushedView("project", resolve(view, raw))
+    return PushedView("project", resolve(view, raw), tagged=False)
 
 
 def logged(**columns: list[Any]) -> pa.Table:
