@@ -138,14 +138,14 @@ def test_of_keys_that_are_no_whole_numbers_nothing_is_kept(tmp_path: Path) -> No
 def test_only_the_newest_rows_of_a_key_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instants: list[int], rows: list[int], read: int
 ) -> None:
-    """All that happened last, at each of the instants, and nothing beside; one row where none counts yet."""
+    """All that happened last, at each of the instants, and nothing beside; one row where none counts yet. A key far away has one."""
     monkeypatch.setattr(newest_rows, "READ_ROWS", read)
     offline = Offline(tmp_path)
     with offline.session() as session:
         at = [EPOCH + micros * MICROSECOND for micros in (0, 2, 2, 9)]
-        given = table(thing=[1] * 4, at=at, known=at, x=[1.0, 2.0, 3.0, 4.0])
+        given = table(thing=[1] * 4 + [1 << 60], at=[*at, at[0]], known=[*at, at[0]], x=[1.0, 2.0, 3.0, 4.0, 5.0])
         view = view_of(given, ["x"], known_at="known", refresh="1us", settle="1us")
         of = resolved(view, offline).parts[0].view
         collected_keys_sql(session.connection, of, session.scan(of.source), instants=instants)
         kept = session.connection.execute(f"SELECT row, event_us, counts_from FROM {newest_table(of)} ORDER BY row")
-        assert kept.fetchall() == [(row, (0, 2, 2, 9)[row], (0, 2, 2, 9)[row]) for row in rows]
+        assert kept.fetchall() == [(row, (0, 2, 2, 9, 0)[row], (0, 2, 2, 9, 0)[row]) for row in [*rows, 4]]

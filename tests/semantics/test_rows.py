@@ -335,6 +335,18 @@ def test_a_condition_holds_where_it_is_true(connection: duckdb.DuckDBPyConnectio
     assert asked(connection, f"SELECT k0, w0 FROM ({words}) ORDER BY row") == [(0, True), (0, False), (0, False)]
 
 
+def test_a_key_without_a_zone_is_read_in_that_of_its_source(connection: duckdb.DuckDBPyConnection) -> None:
+    """In UTC where the source says none."""
+    for zone, hour in ((None, 1), ("Europe/Berlin", 0)):
+        source = ParquetSource("rows", "rows.parquet", event_time="learned", timezone=zone)
+        view = FeatureView(
+            "view", entity=Entity("when", key={"when": Timestamp}), key={"when": "at"}, source=source, features=["x"],
+            refresh="1h",
+        )  # fmt: skip
+        words = rule.words_sql(resolve(view, RAW), scanned(connection, [(1, 1, 3_600_000_000, 1, NO, 1.0)]))
+        assert asked(connection, f"SELECT epoch_us(k0) FROM ({words})") == [(hour * 3_600_000_000,)]
+
+
 def counts(row: Drawn, as_of: int) -> bool:
     """Whether a row without other versions counts, in so many words."""
     if row.thing is None or row.id is None or row.at is None or row.learned is None or row.gone:
