@@ -80,7 +80,7 @@ def drawn(keys: Sequence[Sequence[int]], types: Sequence[FeatureType], rows: int
         ([], []),
     ],
 )
-@pytest.mark.parametrize(("met", "kept"), [(newest_rows.MET_ROWS, newest_rows.KEPT_ROWS), (8, 4)])
+@pytest.mark.parametrize(("met", "kept"), [(newest_rows.MET_ROWS, newest_rows.KEPT_ROWS), (8, 4), (1, 0)])
 def test_what_is_kept_answers_as_the_source_does(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
