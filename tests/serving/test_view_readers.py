@@ -10,10 +10,12 @@ from featurestore import FeatureService, FeatureView, Latest, PushSource
 from featurestore.clock import instant_of
 from featurestore.errors import NotMaterializedError
 from featurestore.online.view_codec import pack_watermark
-from featurestore.serving.view_readers import reader_of
+from featurestore.semantics.status import Status
+from featurestore.serving.view_readers import _shared, reader_of
 from featurestore.types import Float64, Int64, Timestamp
 from tests.small import NOON, THING, hours, opened, raised, table, view_of
 
+PRESENT, EXPIRED = Status.PRESENT, Status.EXPIRED
 SCHEMA = {"thing": Int64, "at": Timestamp, "x": Float64, "y": Float64}
 
 
@@ -44,3 +46,40 @@ def test_a_view_over_pushed_rows_is_served_once_it_was_filled() -> None:
             store.get_online_features({"thing": 1}, "service_y")
         store.materialize(progress=False)
         assert store.get_online_features({"thing": 1}, "service_y").to_dict()["view_y__y"] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "lists", "places"),
+    [
+        ([PRESENT, PRESENT], 1, (0, 0)),
+        ([PRESENT, EXPIRED, PRESENT], 2, (0, 1, 0)),
+        ([EXPIRED, PRESENT, PRESENT], 2, (0, 1, 1)),
+        ([PRESENT], 1, (0,)),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_columns_share_their_statuses(statuses: list[Status], lists: int, places: tuple[int, ...], rows: int) -> None:
+    """Of one row those that are the same; of several those that are one list."""
+    one = {status: [status] * rows for status in statuses}
+    columns = [[status] if rows == 1 else one[status] for status in statuses]
+    judged = _shared(columns)
+    assert (len(judged.lists), judged.places, judged.columns()) == (lists, places, columns)
+
+
+def test_of_a_view_that_withholds_what_is_late_every_value_is_withheld() -> None:
+    """As many rows and columns as there would be; what is not late is answered."""
+    rows = table(thing=[1, 2], at=[hours(-1)] * 2, x=[5.0, 6.0], y=["a", "b"])
+    words = {"refresh": "1h", "ready_after": "10m"}
+    for stale, late in (("withhold", True), ("serve", False)):
+        views = [view_of(rows, ["x", "y"], stale=stale, **words)]
+        with opened(*views) as (store, clock):
+            store.materialize(progress=False)
+            asked = [{"thing": 1}, {"thing": 2}, {"thing": 3}]
+            there = store.get_online_features(asked, "service")
+            assert there.to_dict() == {"thing": [1, 2, 3], "view__x": [5.0, 6.0, None], "view__y": ["a", "b", None]}
+            clock.set(hours(9))
+            gone = store.get_online_features(asked, "service")
+            expected = ["WITHHELD"] * 3 if late else there.statuses["view__x"]
+            assert gone.statuses == {"view__x": expected, "view__y": expected}
+            assert (gone.to_dict()["view__y"] == [None] * 3) is late
+            assert gone.stale == {"view": True}
