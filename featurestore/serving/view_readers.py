@@ -25,15 +25,14 @@ from featurestore.tiles.tile_codec import TileCodec
 
 class ViewReader(Protocol):
     """One view as a service reads it. `marks`: the keys to read before any record; `places`: column → number of its feature;
-    `alike`: the first of its lists of statuses for each of them; `shares_statuses`: whether its features have one status between them, as plain ones do."""
+    `alike`: the first of its lists of statuses for each of them, where its features have one status between them, as plain ones do; else None."""
 
     part: ServiceView
     codec: ViewCodec
     marks: tuple[bytes, ...]
     places: dict[str, int]
     names: tuple[str, ...]
-    alike: tuple[int, ...]
-    shares_statuses: bool
+    alike: tuple[int, ...] | None
 
     def answer(
         self, now: int, marks: Sequence[bytes | None], records: Sequence[bytes | None]
@@ -75,10 +74,10 @@ def _answered(
         rows = len(statuses[0])
         statuses = [[Status.WITHHELD] * rows] * len(columns)
         columns = [[None] * rows] * len(columns)
-    if loaded.shares_statuses:
-        judged = Judged(statuses[:1], loaded.alike)
-    else:
+    if loaded.alike is None:
         judged = _shared([statuses[place] for place in loaded.places.values()])
+    else:
+        judged = Judged(statuses[:1], loaded.alike)
     return PartAnswer(loaded.names, judged, as_of, stale), columns
 
 
@@ -102,9 +101,8 @@ class MaterializedReader:
         self.marks: tuple[bytes, ...] = (self.codec.watermark_key,)
         self.places = _places(part)
         self.names = tuple(self.places)
-        self.alike = (0,) * len(self.names)
         self._slots = JudgedSlots(part.view, self.codec)
-        self.shares_statuses = self._slots.shares_statuses
+        self.alike: tuple[int, ...] | None = (0,) * len(self.names) if self._slots.shares_statuses else None
         self._mark: _Watermark | None = None
 
     def answer(
@@ -157,8 +155,7 @@ class PushedReader:
         )
         self.places = _places(part)
         self.names = tuple(self.places)
-        self.alike = (0,) * len(self.names)
-        self.shares_statuses = False
+        self.alike: tuple[int, ...] | None = None
         self._tiles = ViewTiles(part.view)
         self._records = TileCodec(self._tiles)
         self._witness = None if vouched is None else vouched.witness(part.view.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_of_a_view_that_withholds_what_is_late_every_value_is_withheld() -> None
         store.materialize(progress=False)
         clock.set(hours(9))
         assert store.get_online_features({"thing": 1}, "service").statuses == {"view__x": ["WITHHELD"]}
-    words = {"refresh": "1h", "ready_after": "10m"}
+    words: dict[str, Any] = {"refresh": "1h", "ready_after": "10m"}
     for stale, late in (("withhold", True), ("serve", False)):
         views = [view_of(rows, ["x", "y"], stale=stale, **words)]
         with opened(*views) as (store, clock):
