@@ -135,6 +135,14 @@ def test_many_floats_are_read_as_each_by_itself(count: int, others: list[bytes])
     assert bits(found) == bits(values + [None] * len(others))
 
 
+def test_many_floats_of_which_some_are_null_are_read_one_by_one() -> None:
+    """Also where they take so many bytes together as whole ones could; and where all are null, or left out."""
+    for nulls, left_out in [(2, 0), (16, 0), (0, 16), (8, 8)]:
+        values = [0.5] * (16 - nulls - left_out)
+        data = [order_bytes(Float64, value) for value in [*values, *[None] * nulls]] + [b""] * left_out
+        assert read_all(widening_reader(Float64, Float64), data) == values + [None] * (nulls + left_out)
+
+
 def test_what_only_looks_like_floats_is_read_as_what_it_is() -> None:
     """Integers of 8 bytes, and texts as long."""
     cases: list[tuple[FeatureType, list[Any]]] = [(Int64, list(range(-20, 20))), (String, ["abcdef"] * 20)]

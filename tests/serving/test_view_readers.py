@@ -173,3 +173,13 @@ def test_records_that_were_written_after_the_state_was_read_are_read_again() -> 
     marks = [SourceState(confirmed=instant_of(hours(1))).pack(), pack_watermark([instant_of(NOON)])]
     for records, read in [([early], True), ([late], False), ([early, late], False), ([late, early, None], False)]:
         assert (reader.answer(instant_of(hours(3)), marks, records) is not None) is read
+
+
+@pytest.mark.parametrize(
+    ("features", "alike"), [(["x", "y"], (0, 0)), ({"x": Latest("x"), "n": Count(window="1d")}, None)]
+)
+def test_features_of_one_row_have_one_status(features: Any, alike: tuple[int, ...] | None) -> None:
+    """Folded ones each have their own."""
+    rows = table(thing=[1], at=[hours(-1)], x=[5.0], y=["a"])
+    with opened(view_of(rows, features, refresh="1h")) as (store, _):
+        assert reader_of(store.lookup("service").service.parts[0], "project", tagged=False).alike == alike
