@@ -16,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.semantics.order import (
+    event_time_of,
     order_bytes,
     order_sql,
     order_value,
     place,
+    pushed_place,
     read_all,
     same_value,
     widening_reader,
@@ -133,6 +135,11 @@ def test_many_floats_are_read_as_each_by_itself(count: int, others: list[bytes])
     data = [order_bytes(Float64, value) for value in values] + others
     found = read_all(widening_reader(Float64, Float64), data)
     assert bits(found) == bits(values + [None] * len(others))
+
+
+@pytest.mark.parametrize("happened", [0, 1, -1, 1 << 62, -(1 << 62)])
+def test_a_place_says_when_its_row_happened(happened: int) -> None:
+    assert event_time_of(pushed_place(happened, 7)) == happened
 
 
 def test_many_floats_of_which_some_are_null_are_read_one_by_one() -> None:
