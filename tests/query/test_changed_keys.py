@@ -136,6 +136,7 @@ def test_of_every_row_from_a_number_on(tmp_path: Path) -> None:
     rows = table(thing=[1, 2, 3, 4, 4], at=at([0] * 5), known=known, id=[7, 8, 9, 7, 7], x=[1.0] * 5)
     words: dict[str, Any] = {"known_at": "known"}
     assert changed(tmp_path, rows, ["x"], **words) == [2]
+    assert changed(tmp_path, rows, ["x"], new_rows_from=2, **words) == [2, 3, 4]
     assert changed(tmp_path, rows, ["x"], new_rows_from=3, **words) == [2, 4]
     assert changed(tmp_path, rows, ["x"], new_rows_from=5, **words) == [2]
     assert changed(tmp_path, rows, ["x"], new_rows_from=3, identity="id", **words) == [1, 2, 4]
