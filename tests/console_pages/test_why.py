@@ -223,6 +223,8 @@ def test_drift_is_drawn_against_a_frame_of_the_registry(client: httpx.Client, ma
     page = read(client.get("/ui/drift", params={**asked, "run": "1"}))
     assert f"{'y' * 59}…" in page.text
     assert len([one for one in page.all("polyline") if one.get("class") == "baseline"]) == len(found.features) == 3
+    assert found.exceeded == ()
+    assert "no feature has a limit" in page.text
     records = rows(client, "/ui/drift?" + str(httpx.QueryParams(asked)), "features")
     assert [(one["feature"], one["rows served"]) for one in records] == [
         (of.feature, of.served_rows) for of in found.features

@@ -37,12 +37,9 @@ def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
         service, baseline=None if said is None else frame_asked(said, frames, root).path, before=duration_asked(asked, "before", BEFORE),
         since=since_asked(asked, SINCE), until=instant_asked(asked, "until"), every=duration_asked(asked, "every", None),
     )  # fmt: skip
-    unchecked = f", {len(found.unchecked):,} not checked" if found.unchecked else ""
-    is_bad = found.exceeded or found.unchecked
-    beyond = PageState(f"{len(found.exceeded):,} beyond their limits{unchecked}", "bad" if is_bad else "good")
     facts: list[tuple[str, object]] = [
         ("service", PageLink(found.service, "service", found.service)), ("fingerprint", found.fingerprint), ("against", within(found.baseline, root)),
-        ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", beyond),
+        ("requests from", found.since.replace(microsecond=0)), ("to", found.until.replace(microsecond=0)), ("features compared", f"{len(found.features):,}"), ("distances", _judged(found)),
     ]  # fmt: skip
     notes = [f"{name} was not compared: {why}" for name, why in found.not_compared.items()]
     notes += [f"{within(path, root)} is damaged: {why}" for path, why in found.damaged.items()]
@@ -50,6 +47,15 @@ def drift(store: ReadableStore, asked: PageRequest) -> PageModel:
     shown = overlaid(found)
     values = {**form, "is_run": True, "facts": facts, "notes": notes, "not_drawn": len(found.features) - len(shown)}
     return PageModel("drift.html", TITLE, values, (_exceeded(found), _features(found)), drawings={"features": shown})
+
+
+def _judged(found: Drift) -> PageState:
+    """Whether all that has a limit is within it; nothing is good where nothing has one."""
+    if not found.unchecked and not any(feature.limits for feature in found.features):
+        return PageState("no feature has a limit")
+    unchecked = f", {len(found.unchecked):,} not checked" if found.unchecked else ""
+    is_bad = found.exceeded or found.unchecked
+    return PageState(f"{len(found.exceeded):,} beyond their limits{unchecked}", "bad" if is_bad else "good")
 
 
 def _last(store: ReadableStore) -> PageTable:
