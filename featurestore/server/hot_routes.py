@@ -165,6 +165,7 @@ class HotRoutes:
         seconds: for how long the client waits."""
         if len(body) > SMALL_BYTES:
             return None
+        self._limits.check_body(len(body))
         asked, principal = read_request(body, self.config), principal_of(scope)
         if not self._is_for_here(asked, body, principal):
             return None

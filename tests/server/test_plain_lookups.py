@@ -295,6 +295,19 @@ def test_the_limits_hold(store: FeatureStore) -> None:
     asyncio.run(asked())
 
 
+def test_a_body_is_not_larger_than_any_may_be(store: FeatureStore) -> None:
+    async def asked() -> None:
+        async with running(store) as (app, state):
+            connection = await primed(app, state)
+            small, large = post(of("texts", 1)), post(of("texts", 1, 2, 3))
+            limits = app.edge._limits  # type: ignore[attr-defined]
+            limits.config = limits.config.model_copy(update={"body_bytes": len(small.partition(b"\r\n\r\n")[2])})
+            await taken(connection, small, large, small)
+            assert statuses(connection) == [200, 200, 200, 413, 200]
+
+    asyncio.run(asked())
+
+
 HANGS_UP = "hangs up"
 
 
