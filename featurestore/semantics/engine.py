@@ -27,13 +27,15 @@ INTERRUPTED = "Query interrupted"
 
 
 def connect(database: str = ":memory:", config: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
-    """A connection, by default to an instance of its own in memory. Raises what the engine raises; and in a query KeyboardInterrupt, where a handler
-    of a signal raised meanwhile."""
-    return cast("duckdb.DuckDBPyConnection", _Interruptible(duckdb.connect(database, config=dict(config or {}))))
+    """A connection, by default to an instance of its own in memory, whose queries name no variables of Python, which would be those of this module.
+    Raises what the engine raises; and in a query KeyboardInterrupt, where a handler of a signal raised meanwhile."""
+    settings = {**(config or {}), "python_enable_replacements": False}
+    return cast("duckdb.DuckDBPyConnection", _Interruptible(duckdb.connect(database, config=settings)))
 
 
 class _Interruptible:
-    """A connection of the engine's, or a relation of one. What its methods give is as they give it, but for more of these."""
+    """A connection of the engine's, or a relation of one. What its methods give is as they give it, but for more of these, which they
+    take too."""
 
     __slots__ = ("_own",)
 
@@ -54,12 +56,17 @@ class _Interruptible:
         self._own.__exit__(kind, error, traceback)
 
 
+def _bare(value: Any) -> Any:
+    """What the engine takes in place of one of these."""
+    return value._own if isinstance(value, _Interruptible) else value
+
+
 def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that raises KeyboardInterrupt where the engine says that a query was interrupted."""
 
     def call(*given: Any, **words: Any) -> Any:
         try:
-            found = method(*given, **words)
+            found = method(*map(_bare, given), **{name: _bare(value) for name, value in words.items()})
         except RuntimeError as error:
             if str(error) == INTERRUPTED:
                 raise KeyboardInterrupt from error

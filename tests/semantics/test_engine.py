@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from featurestore.semantics.engine import arguments, is_arrow, settle_session, text_of
+from featurestore.semantics.engine import arguments, connect, is_arrow, settle_session, text_of
 from featurestore.semantics.expressions import _parsed, check
 from featurestore.semantics.order import order_sql
 from featurestore.types import Float64
@@ -68,3 +68,18 @@ def test_what_the_engines_own_grammar_calls_is_called_by_nobody(connection: duck
     for written in ("main.abs(x)", 'main."abs"(x)', "MAIN.ABS(x)", "main . abs (x)"):
         with pytest.raises(ValueError, match="unclear"):
             check(connection, written, {"x": "BIGINT"})
+
+
+def test_no_table_is_a_variable_of_python() -> None:
+    """Whatever modules and functions call theirs, a name that is no table's is not found, in a cursor either."""
+    with connect() as connection:
+        for name in ("given", "words", "method", "value", "duckdb", "connection"):
+            for asked in (connection, connection.cursor()):
+                with pytest.raises(duckdb.CatalogException, match=f"Table with name {name} does not exist"):
+                    asked.sql(f"SELECT * FROM {name}")
+
+
+def test_relations_take_relations() -> None:
+    with connect() as connection:
+        one, two = connection.sql("SELECT 1 AS a"), connection.sql("SELECT 2 AS a")
+        assert sorted(one.union(two).fetchall()) == [(1,), (2,)]
