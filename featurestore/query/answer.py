@@ -148,7 +148,8 @@ def ask(
         conflicted[choice.conflicted] = True
         numbers, places, rows = choice.request_no, *_gather(connection, view, scan, choice, plain)
         if folds is not None:  # whose values are each request's own
-            places, rows = np.arange(len(numbers)), rows.take(pa.array(places))
+            rows = pa.table({name: take(rows[name], places) for name in rows.column_names})
+            places = np.arange(len(numbers))
         columns = _plain_columns(view, plain, rows)
     else:
         assert folds is not None

@@ -54,8 +54,7 @@ def take(values: pa.Array | pa.ChunkedArray, places: npt.NDArray[np.int64]) -> p
     if not len(values):
         return pa.nulls(len(places), values.type)
     if not _is_plain(values.type):
-        taken = values.take(pa.array(places, mask=places < 0))
-        return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+        return _taken(chunks, places) if len(chunks) > 1 else chunks[0].take(pa.array(places, mask=places < 0))
     # As Arrow does it, but into numpy's memory, which comes in large pages: new memory costs more than the copy.
     dtype = np.dtype(f"i{values.type.bit_width // 8}")
     parts = [np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize) for chunk in chunks]
@@ -65,6 +64,23 @@ def take(values: pa.Array | pa.ChunkedArray, places: npt.NDArray[np.int64]) -> p
         there &= np.concatenate([_valid(chunk) for chunk in chunks]).take(places, mode="clip")
     bits = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
     return pa.Array.from_buffers(values.type, len(places), [bits, pa.py_buffer(data)])
+
+
+def _taken(chunks: Sequence[pa.Array], places: npt.NDArray[np.int64]) -> pa.Array:
+    """`take` of each chunk by itself: Arrow joins them all first, which fails where their texts have more than 2 GiB, however few are taken."""
+    starts = np.cumsum([0, *map(len, chunks)])
+    chunk_of = np.maximum(np.searchsorted(starts, places, side="right") - 1, 0)
+    parts, taken = [], []
+    for number in np.unique(chunk_of).tolist():
+        here = np.flatnonzero(chunk_of == number)
+        own = places[here] - starts[number]
+        parts.append(chunks[number].take(pa.array(own, mask=own < 0)))
+        taken.append(here)
+    if not parts:
+        return chunks[0].slice(0, 0)
+    order = np.empty(len(places), np.int64)
+    order[np.concatenate(taken)] = np.arange(len(places))
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts).take(pa.array(order))
 
 
 def _is_plain(of: pa.DataType) -> bool:

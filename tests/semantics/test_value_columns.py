@@ -80,6 +80,15 @@ def test_taken_are_the_values_at_the_places_and_null_at_none(of: FeatureType) ->
     assert scalars(take(pa.array([], of.arrow), np.array([-1, -1]))) == [None, None]
 
 
+def test_a_few_values_are_taken_of_chunks_that_hold_more_text_than_an_array_can() -> None:
+    """Of twenty chunks with 128 MiB each, which are one and the same in memory."""
+    chunk = pa.array(["a", None, "x" * (1 << 27), "b"])
+    whole = pa.chunked_array([chunk] * 20)
+    taken = take(whole, np.array([79, 0, -1, 41, 3, 76, 0]))
+    assert (taken.type, taken.to_pylist()) == (pa.string(), ["b", "a", None, None, "b", "a", "a"])
+    assert take(whole, np.array([], np.int64)).to_pylist() == []
+
+
 @by_type
 def test_scalars_are_what_was_put_in(of: FeatureType) -> None:
     for form in forms(of, VALUES[of]):
