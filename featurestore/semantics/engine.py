@@ -71,7 +71,8 @@ def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
             if str(error) == INTERRUPTED:
                 raise KeyboardInterrupt from error
             raise
-        is_more = isinstance(found, (duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation))
+        engine = sys.modules["duckdb"]  # a class that `lazy` kept would be alive when the engine looks for what leaked
+        is_more = isinstance(found, (engine.DuckDBPyConnection, engine.DuckDBPyRelation))
         return _Interruptible(found) if is_more else found
 
     return call
