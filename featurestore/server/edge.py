@@ -6,6 +6,7 @@ import hashlib
 import logging
 from base64 import b64encode
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from time import monotonic, perf_counter
 from typing import NamedTuple
 
@@ -190,11 +191,14 @@ class HttpEdge:
             scope.pop(ERROR, None)  # whose traceback holds the request, which would stay until cycles are looked for
 
     def _keep(self, scope: Scope, path: str, headers: Mapping[bytes, bytes], route: CompatibleRoute | None) -> None:
-        """Keep of the head of a lookup that the next ones may be begun by plain functions."""
+        """Keep of the head of a lookup that the next ones may be begun by plain functions; nothing of one that is refused, which
+        whoever reads its body does, in its turn."""
         if HEAD in scope and path == LOOKUPS and route is None and not wants_arrow(headers):
             config = self._limits.config
-            patience = patience_of(headers, config.lookup_seconds)
-            scope[HEAD].setdefault(PLAIN, PlainHead(self, self._authentication.credential(scope["headers"]), patience))
+            with suppress(BadRequest):
+                seconds = patience_of(headers, config.lookup_seconds)
+                head = PlainHead(self, self._authentication.credential(scope["headers"]), seconds)
+                scope[HEAD].setdefault(PLAIN, head)
 
     def begin(self, head: PlainHead, body: bytes) -> BegunAnswer | None:
         """Begin to answer a request by plain functions: without a task and a chain of coroutines, which take as long as all that a lookup

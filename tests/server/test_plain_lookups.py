@@ -308,6 +308,22 @@ def test_a_body_is_not_larger_than_any_may_be(store: FeatureStore) -> None:
     asyncio.run(asked())
 
 
+def test_what_is_refused_for_its_head_and_its_body_is_refused_alike_again(store: FeatureStore) -> None:
+    async def asked() -> None:
+        async with running(store) as (app, state):
+            limits = app.edge._limits  # type: ignore[attr-defined]
+            limits.config = limits.config.model_copy(update={"body_bytes": 60})
+            small, large = [
+                post(of("texts", *things)).replace(b"Host:", b"X-Request-Timeout: never\r\nHost:")
+                for things in ([1], [1, 2, 3, 4])
+            ]
+            connection = connected(app, state)
+            await taken(connection, large, large, large, small, small)
+            assert statuses(connection) == [413, 413, 413, 400, 400]
+
+    asyncio.run(asked())
+
+
 HANGS_UP = "hangs up"
 
 
