@@ -38,6 +38,14 @@ def patient(url: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}timeout={PATIENCE_SECONDS:g}&connect_timeout={PATIENCE_SECONDS:g}"
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what somebody else does, as long as a busy machine takes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 class FeatureServer:
     """`featurestore serve` over a repository, in a process of its own, which answers from `__enter__` on.
 

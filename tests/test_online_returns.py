@@ -21,7 +21,7 @@ from featurestore.online.source_state import NEVER, SourceState, state_key
 from featurestore.push.push_sources import Pushing
 from featurestore.serving import view_readers as parts
 from tests.pushing import DyingStore, Killed, kept, put_back
-from tests.servers import RedisServer
+from tests.servers import RedisServer, until
 from tests.small import NOON, raised, trained
 from tests.test_push import FOLDS, SWIPES, logged, row, served, view_over
 
@@ -114,7 +114,7 @@ def test_a_redis_that_restarts_from_an_older_snapshot(holder: str, tmp_path: Pat
             server.client().save()
             store.push("swipes", row(2, x=12.0, at=datetime_now()))
             assert read(reader, store) == 12.0
-            wait_until(lambda: not reader.get_online_features({"thing": 1}, "service").stale["view"])
+            until(lambda: not reader.get_online_features({"thing": 1}, "service").stale["view"])
             store._project.pushing._heartbeat.close()
             server.stop()
             server.start()
@@ -126,7 +126,7 @@ def test_a_redis_that_restarts_from_an_older_snapshot(holder: str, tmp_path: Pat
             else:
                 with project(tmp_path, server.url) as other:
                     other.confirm_pushes()
-                    wait_until(lambda: as_of(reader) > to_datetime(known(store)[1]))
+                    until(lambda: as_of(reader) > to_datetime(known(store)[1]))
             assert read(reader, store) == 12.0
             assert not (tmp_path / "elsewhere").exists()
         audit = store.audit()
@@ -137,13 +137,6 @@ def datetime_now() -> datetime:
     return to_datetime(time.time_ns() // 1000)
 
 
-def wait_until(true: Any) -> None:
-    deadline = time.monotonic() + 600
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_source_at_rest_stays_fresh_for_readers_without_the_log(tmp_path: Path, redis_url: str) -> None:
     """For as long as a process lives that pushed; after that they answer for the last instant that it confirmed."""
     with project(tmp_path, redis_url) as store:
@@ -151,7 +144,7 @@ def test_a_source_at_rest_stays_fresh_for_readers_without_the_log(tmp_path: Path
         with project(tmp_path, redis_url, logs="elsewhere") as reader:
             store.push("swipes", row(1, at=datetime_now()))
             first = as_of(reader)
-            wait_until(lambda: as_of(reader) > first)
+            until(lambda: as_of(reader) > first)
             pusher = store._project.pushing._pusher("swipes")
             store._project.pushing._heartbeat.close()
             left = as_of(reader)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -51,6 +50,7 @@ from featurestore.online.view_codec import ViewCodec, project_prefix
 from featurestore.settings import OfflineConfig
 from featurestore.tiles import file_tile_choice
 from featurestore.types import Int64, String
+from tests.servers import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = 400
@@ -322,15 +322,8 @@ def goes_on_after(shop: Shop, orphan: int) -> None:
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before it is read, or while it is
         return False
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_signal_while_a_worker_is_started_leaves_none_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

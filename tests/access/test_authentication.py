@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from featurestore.errors import AccessUnavailableError, ConfigError, Unauthentic
 from featurestore.registry.store import Registry
 from featurestore.settings import JwtConfig
 from tests.access.issuer import AUDIENCE, ISSUER, KeySetServer, SigningKey
+from tests.servers import until
 
 MISSING = "fsk_000000000000_" + "A" * 43
 
@@ -62,13 +62,6 @@ def world(tmp_path: Path) -> World:
 
 def bearer(secret: str) -> list[tuple[bytes, bytes]]:
     return [(b"host", b"here"), (b"authorization", b"Bearer " + secret.encode())]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_key_names_who_asks(world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from featurestore.console import Console, ConsoleAnswer
 from featurestore.server.console_routes import THREADS
 from tests.console_pages.project import project
 from tests.server.test_http import serving
+from tests.servers import until
 
 PATIENCE_S = 120.0
-
-
-def until(is_so: Any) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_what_waits_for_nobody_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

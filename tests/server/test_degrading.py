@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from featurestore import (
 from featurestore.errors import NotFoundError, OnlineUnavailableError
 from featurestore.types import Float64, Int64, Timestamp
 from tests.server.test_http import serving
-from tests.servers import RedisServer
+from tests.servers import RedisServer, until
 
 THING = Entity("thing", key={"thing": Int64})
 ROWS = pd.DataFrame({"thing": [1, 2], "at": [datetime(2026, 3, 1, tzinfo=UTC)] * 2, "x": [1.0, 2.0]})
@@ -82,13 +81,6 @@ def opened(redis: RedisServer, tmp_path: Path) -> Iterator[Callable[..., Feature
             return store
 
         yield open_with
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

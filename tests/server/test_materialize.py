@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from featurestore.errors import ForbiddenError, MaterializeError, NotFoundError
 from featurestore.materialize.materializer import Materializer
 from featurestore.server.materializing import Materializing
 from tests.server.test_http import PROBLEM, serving
+from tests.servers import until
 from tests.small import hours, table, view_of, write
 
 PATH, STATUS = "/v1/materialize", "/v1/status"
@@ -38,13 +38,6 @@ def store(tmp_path: Path) -> Iterator[FeatureStore]:
 
 def key(store: FeatureStore, name: str, *scopes: str, **more: Any) -> str:
     return create_key(store.registry, name, scopes, **more).secret
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def states(client: Client) -> dict[str, str]:
