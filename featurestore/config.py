@@ -270,7 +270,10 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")  # some editors put a mark first
     except FileNotFoundError:
-        raise ConfigError(f"There is no {file}; `featurestore init` writes one") from None
+        raise ConfigError(
+            f"There is no {file.absolute()}. Name the project's folder, as `featurestore --repo FOLDER` and FeatureStore(FOLDER) do, "
+            "or let `featurestore init FOLDER` write a new one"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

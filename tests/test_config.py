@@ -253,10 +253,18 @@ def test_a_mistake_names_the_file_and_the_key(write, text, env, message):
     assert str(caught.value).startswith(f"{root}/featurestore.toml: ")
 
 
-def test_a_missing_or_unreadable_file_is_told(tmp_path):
+def test_a_missing_or_unreadable_file_is_told(tmp_path, monkeypatch):
     """With what would make one."""
-    with pytest.raises(ConfigError, match=r"There is no .*/featurestore\.toml; `featurestore init` writes one"):
-        load_config(tmp_path)
+    for folder, missing in ((tmp_path, tmp_path / "featurestore.toml"), (tmp_path / "a", tmp_path / "a")):
+        with pytest.raises(ConfigError) as caught:
+            load_config(folder)
+        assert str(caught.value) == (
+            f"There is no {missing}. Name the project's folder, as `featurestore --repo FOLDER` and "
+            "FeatureStore(FOLDER) do, or let `featurestore init FOLDER` write a new one"
+        )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(f"There is no {tmp_path / 'featurestore.toml'}. ")):
+        load_config(".")
     (tmp_path / "featurestore.toml").write_bytes(b'project = "\xff"')
     with pytest.raises(ConfigError, match="not UTF-8"):
         load_config(tmp_path)

@@ -107,6 +107,17 @@ def test_one_limit_said_twice_and_one_of_many_values_are_told_as_what_they_are(t
         assert max(map(len, titles)) < 320
 
 
+def test_one_row_that_is_left_out_is_told_of_as_one(tmp_path: Path) -> None:
+    """As several are told of as several."""
+    with opened(
+        view_over(write(tmp_path / "rows.parquet", GIVEN), [InSet("thing", [1, 2], otherwise="quarantine")])
+    ) as (store, _):
+        frame = store.get_historical_features(table(thing=[1], event_timestamp=[NOON]), "service")
+    (told,) = (told for told in frame.manifest["notices"] if "does not meet" in told)
+    assert told.startswith("view 'view': of ParquetSource 'rows', 1 row does not meet")
+    assert told.endswith(": quarantined, and counts nowhere")
+
+
 def test_what_a_view_expects_is_its_own(tmp_path: Path) -> None:
     """Another view over the same source counts the row."""
     source = ParquetSource("rows", str(write(tmp_path / "rows.parquet", GIVEN)), event_time="at")

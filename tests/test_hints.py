@@ -8,7 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from featurestore import FeatureService, FeatureStore, FeatureView, Latest, PushSource, Request, on_demand
+from featurestore import (
+    DataFrameSource,
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Latest,
+    PushSource,
+    Request,
+    on_demand,
+)
 from featurestore.errors import FeatureStoreError, FingerprintError, OnDemandError, PushError, RequestError, SpineError
 from featurestore.types import Float64, Int64, String, Timestamp
 from tests.small import NOON, THING, hours, opened, raised, table, view_of
@@ -70,6 +80,21 @@ def test_a_period_says_how_it_becomes_an_instant(store: FeatureStore) -> None:
     assert says in raised(PushError, lambda: store.push("rows", pd.DataFrame({"thing": [1], "at": months})))
     spine = pd.DataFrame({"thing": [1], "event_timestamp": [NOON], "month": months})  # of no use here
     assert store.get_historical_features(spine, "view").to_pandas()["month"].tolist() == list(months)
+
+
+def test_numbers_in_a_spine_say_how_they_become_text() -> None:
+    """As in a frame that is pushed: a CSV file of ids is read as numbers by most libraries."""
+    source = DataFrameSource("names", pd.DataFrame({"name": ["1"], "at": [NOON], "x": [1.0]}), event_time="at")
+    view = FeatureView(
+        "named", entity=Entity("name", key={"name": String}), source=source, refresh="1h", features=["x"]
+    )
+    says = ", and must be String; numbers are never taken for text: convert it, as .astype('string') does in pandas"
+    with FeatureStore.local() as store:
+        for name in (1, 1.5):
+            spine = pd.DataFrame({"name": [name], "event_timestamp": [NOON]})
+            assert says in raised(SpineError, lambda spine=spine: store.get_historical_features(spine, [view]))
+        spine = pd.DataFrame({"name": [True], "event_timestamp": [NOON]})
+        assert "convert" not in raised(SpineError, lambda: store.get_historical_features(spine, [view]))
 
 
 def test_an_empty_fingerprint_is_shown_as_one(store: FeatureStore) -> None:

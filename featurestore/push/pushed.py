@@ -72,8 +72,10 @@ class Pushed(RowCounts):
             said.append(f"{plural(self.quarantined, one, several)} kept aside, in quarantine")
         said += self.unmet
         if self.without_key:
+            several = "have no key: they are kept in the log, and count"
+            one = "has no key: it is kept in the log, and counts"
             said.append(
-                f"{self.without_key} of the accepted rows have no key: they are kept in the log, and count for no view over the source"
+                f"{self.without_key} of the accepted rows {plural(self.without_key, one, several)} for no view over the source"
             )
         if self.naive:
             said.append(read_as_utc(self.naive, "send them with one where they are local"))

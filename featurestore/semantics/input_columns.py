@@ -37,6 +37,7 @@ NARROWED: dict[str, Callable[[pa.DataType], bool]] = {
 
 
 PERIOD = "; a period is a stretch of time: .dt.to_timestamp() gives its start, .dt.end_time its end"
+NUMBERS_FOR_TEXT = "; numbers are never taken for text: convert it, as .astype('string') does in pandas"
 
 
 def is_period(given: pa.DataType) -> bool:
@@ -85,7 +86,7 @@ def _conversion(given: pa.DataType, of: FeatureType) -> str:
     if of.kind == "Date" and pa.types.is_timestamp(given):
         return "; say which day an instant is of, as .dt.date does in pandas"
     if of.kind == "String" and (pa.types.is_integer(given) or pa.types.is_floating(given)):
-        return "; numbers are never taken for text: convert it, as .astype('string') does in pandas"
+        return NUMBERS_FOR_TEXT
     if of.kind == "Decimal" and pa.types.is_floating(given):
         return "; a float is no exact decimal: give it decimal.Decimal values, or Arrow's decimal128"
     return "; text is never taken for another type, so convert it first" if is_text else ""

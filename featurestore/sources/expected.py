@@ -63,7 +63,7 @@ def check_rows(view: ResolvedView, unmet: UnmetRows) -> Iterator[str]:
     ]
     _refuse(view, [finding for _, finding in found])
     for one, finding in found:
-        yield f"view '{view.name}': of {view.source.title}, {finding.why}: {_becomes(one)}"
+        yield f"view '{view.name}': of {view.source.title}, {finding.why}: {_becomes(one, finding.rows)}"
 
 
 def source_findings(session: Session, view: ResolvedView, *, now: int, last_rows: int | None = None) -> list[Finding]:
@@ -152,5 +152,5 @@ def _rows(count: int) -> str:
     return f"{count:,} {plural(count, 'row does', 'rows do')}"
 
 
-def _becomes(one: SettledExpectation) -> str:
-    return "quarantined, and count nowhere" if one.removes else "counted all the same"
+def _becomes(one: SettledExpectation, rows: int) -> str:
+    return f"quarantined, and {plural(rows, 'counts', 'count')} nowhere" if one.removes else "counted all the same"

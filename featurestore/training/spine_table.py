@@ -18,7 +18,14 @@ from featurestore.semantics.columns import (
     type_of_column,
     widens,
 )
-from featurestore.semantics.input_columns import PERIOD, WrongTypeError, WrongValueError, is_period, taken
+from featurestore.semantics.input_columns import (
+    NUMBERS_FOR_TEXT,
+    PERIOD,
+    WrongTypeError,
+    WrongValueError,
+    is_period,
+    taken,
+)
 from featurestore.semantics.time import BEGINNING, END
 from featurestore.semantics.values import scalars
 from featurestore.sources.schemas import taken_columns
@@ -209,4 +216,7 @@ def _hint(raw: str, of: FeatureType) -> str:
         return "; text is never taken for another type, so convert the column first"
     if raw in {"FLOAT", "DOUBLE"} and of.kind.startswith("Int"):
         return "; a number with a fraction is no key, so convert the column first"
+    own = type_of_column(raw)
+    if of.kind == "String" and own is not None and own.kind.startswith(("Int", "Float")):
+        return NUMBERS_FOR_TEXT
     return ""

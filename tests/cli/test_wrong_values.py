@@ -181,7 +181,7 @@ def test_a_pushed_csv_file_is_told_with_the_call_that_makes_parquet_of_it(shop: 
     eval(call[1], {"pd": pd, "str": str})
     assert pq.read_table(tmp_path / "rows.parquet")["cart"].to_pylist() == ["017", "018"]
     done = CliRunner().invoke(app, ["push", "carts", str(tmp_path / "rows.parquet"), "--repo", str(shop)])
-    assert done.stdout.startswith("2 accepted, 0 unchanged, 0 late\n1 of the accepted rows have no key"), done.output
+    assert done.stdout.startswith("2 accepted, 0 unchanged, 0 late\n1 of the accepted rows has no key"), done.output
     assert "pd.read_csv('rows.csv', parse_dates=['at']" in told(shop, "push", "carts", given=rows.read_bytes())
 
 

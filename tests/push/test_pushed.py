@@ -42,6 +42,9 @@ def test_accepted_rows_without_a_key_are_counted(store: FeatureStore) -> None:
     assert store.get_online_features({"card": "a"}, "of_card:n").to_dict()["of_card__n"] == [1]
     again = store.push("swipes", [row(2, None), row(4, None)])
     assert (again, again.without_key) == ((1, 1, 0), 1)  # a retry is not accepted anew
+    assert again.notices == (
+        "1 of the accepted rows has no key: it is kept in the log, and counts for no view over the source",
+    )
     assert store.push("swipes", row(5)).without_key == 0
 
 
