@@ -1,4 +1,4 @@
-"""The engine: where connections to it are made, and what DuckDB's versions say differently, said in one way: no other module asks which is installed.
+"""The engine: where connections to it are made and kept, and what DuckDB's versions say differently, said in one way: no other module asks which is installed.
 
 The engine looks for signals while it runs a query. Where Python's handler of one raises, it drops what that raised and raises a RuntimeError,
 which whoever goes on after errors would take for one of the query: here it is a KeyboardInterrupt.
@@ -8,10 +8,13 @@ Why these versions: docs/decisions/2026-11-28-oldest-versions.md.
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, cast
+from weakref import WeakSet
 
 from featurestore.lazy import duckdb, pa
 
@@ -76,6 +79,39 @@ def _noticing(method: Callable[..., Any]) -> Callable[..., Any]:
         return _Interruptible(found) if is_more else found
 
     return call
+
+
+class KeptInstance:
+    """The first connection of an instance that is kept between operations, in the process that opened it: to open one takes some 15 ms of work,
+    to use it again none. It ends with the interpreter, and never in a forked child."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection: duckdb.DuckDBPyConnection | None = connection
+        self._process = os.getpid()
+        _KEPT.add(self)
+
+    def usable(self) -> duckdb.DuckDBPyConnection | None:
+        """The connection; none in a forked child, and none when it was released."""
+        return self._connection if self._process == os.getpid() else None
+
+    def release(self) -> None:
+        """Give the connection up, unless it is another process's."""
+        if self._process == os.getpid():
+            self._connection = None
+
+
+_KEPT: WeakSet[KeptInstance] = WeakSet()
+_OF_PARENT: list[KeptInstance] = []
+"""What a forked child never gives up: threads stay behind in the parent, and to end their connections there crashes."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lambda: _OF_PARENT.extend(_KEPT), after_in_parent=_OF_PARENT.clear)
+
+
+@atexit.register
+def _release() -> None:
+    """Threads that nobody waits for, such as a server's, never give up what is theirs; the engine would call it leaked."""
+    for kept in list(_KEPT):
+        kept.release()
 
 
 def settle_session(connection: duckdb.DuckDBPyConnection) -> None:

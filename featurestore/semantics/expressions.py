@@ -19,9 +19,17 @@ from typing import Any, NamedTuple
 from featurestore.errors import did_you_mean
 from featurestore.lazy import duckdb, pa
 from featurestore.semantics.columns import RawColumns, finer_than_micros, floored_sql, floored_type
-from featurestore.semantics.engine import Node, arguments, connect, is_arrow, settle_session, text_of, without_places
+from featurestore.semantics.engine import (
+    KeptInstance,
+    Node,
+    arguments,
+    connect,
+    is_arrow,
+    settle_session,
+    text_of,
+    without_places,
+)
 from featurestore.semantics.functions import EXACT, LIST_AGGREGATES, REFUSED, known_functions, list_aggregate
-from featurestore.semantics.instance import KeptInstance
 from featurestore.semantics.sql import folded, quote
 from featurestore.semantics.tokens import normalised, qualified_calls, quoted_names
 

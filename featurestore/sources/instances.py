@@ -13,8 +13,7 @@ from featurestore.durable.forks import mutex, renewed_in_child
 from featurestore.durable.temporary import TemporaryFolder
 from featurestore.errors import ConfigError, SourceError
 from featurestore.lazy import duckdb
-from featurestore.semantics.engine import connect
-from featurestore.semantics.instance import KeptInstance
+from featurestore.semantics.engine import KeptInstance, connect
 from featurestore.semantics.sql import quote
 
 MAX_IDLE = 2
