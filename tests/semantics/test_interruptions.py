@@ -67,14 +67,16 @@ def worked(process: subprocess.Popen[str]) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def interrupted(code: str) -> str:
-    """What a process says that is interrupted when it is within `go`."""
+def interrupted(code: str, *, queries: int = 1) -> str:
+    """What a process says that is interrupted when it is within `go`. queries: how many that runs, of which DuckDB 1.4 takes each signal to
+    end one alone."""
     with begun(BEGUN + code + TOLD) as process:
-        before = worked(process)
-        while worked(process) - before < WORKED_SECONDS:
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        for number in range(queries):
+            before = worked(process)
+            while process.poll() is None and worked(process) - before < WORKED_SECONDS:
+                time.sleep(0.01)
+            assert number or process.poll() is None
+            process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=600)
         return said.strip()
 
@@ -91,7 +93,7 @@ def go():
     begin()
     {WAYS[way]}
 """
-    assert interrupted(code) == "KeyboardInterrupt"
+    assert interrupted(code, queries=2 if way == "several" else 1) == "KeyboardInterrupt"
 
 
 def test_what_goes_on_after_errors_does_not_go_on_after_an_interruption() -> None:
